@@ -1,0 +1,129 @@
+"""The contract of an editor: anything that turns (image, instruction, history, seed) into an image.
+
+Error tree::
+
+    EditError
+    +-- Blocked        a moderation filter said no; asking again will not help
+    +-- RateLimited    come back after ``retry_after`` seconds
+    +-- Transient      a network or server hiccup; asking again may help
+    +-- BadOutput      the answer is not a usable image
+    +-- Fatal          nothing more can be asked of this editor (key refused, device lost): ends the run
+
+An editor never retries and never raises for one item of a batch: it puts the error in that item's result. What it raises
+fails the whole batch as ``Transient`` would. Retries live in rollout.py alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mteval.benchmarks.base import Benchmark
+
+
+class EditError(Exception):
+    """Why an edit gave no image."""
+
+
+class Blocked(EditError):
+    """The content filter of the editor refused."""
+
+
+class RateLimited(EditError):
+    """Too many calls; ``retry_after`` is in seconds, None if the editor did not say."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Transient(EditError):
+    """May work when asked again."""
+
+
+class BadOutput(EditError):
+    """Answered, but not with a usable image."""
+
+
+class Fatal(EditError):
+    """Nothing more can be asked of this editor."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditorInfo:
+    """What a run needs to know of an editor before it starts.
+
+    Attributes:
+        id: its registry name.
+        revision: what pins its behaviour (weights hash, dated model name); part of the run's identity.
+        seedable: the same request gives the same image on the same machine.
+        stateful: keeps a dialogue on its own side, by session id.
+        batch_size: the default slice, in sessions; 1 for editors without seeds or that cost money.
+        cost_per_image: in US dollars, 0 for local editors.
+    """
+
+    id: str
+    revision: str
+    seedable: bool = True
+    stateful: bool = False
+    batch_size: int = 1
+    cost_per_image: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """One edit.
+
+    Attributes:
+        session: session id. turn: from 1.
+        image: RGB, 8 bit; must not be changed in place.
+        instruction: the text of this turn alone (single-shot: the joined one).
+        seed: 0 <= seed < 2**63.
+        history: (instruction, resulting image) of the earlier turns, oldest first; empty unless free-running.
+    """
+
+    session: str
+    turn: int
+    image: Image
+    instruction: str
+    seed: int
+    history: tuple[tuple[str, Image], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EditResult:
+    """The image or one typed error, with latency in seconds and cost in US dollars."""
+
+    image: Image | None = None
+    error: EditError | None = None
+    latency: float = 0.0
+    cost: float = 0.0
+
+
+@runtime_checkable
+class Editor(Protocol):
+    """See the module's docstring. ``edit`` answers in the order of its requests."""
+
+    @property
+    def info(self) -> EditorInfo: ...
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]: ...
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) that an input of ``size`` will come out with: the resolution policy's own prediction."""
+        ...
+
+    def accepts(self, instruction: str) -> bool:
+        """False where the instruction is longer than the editor's text limit: the turn is skipped, never cut."""
+        ...
+
+
+@runtime_checkable
+class BenchmarkBound(Protocol):
+    """The controls that look at the benchmark (oracle, synthetic) get it here, never through a request."""
+
+    def bind(self, benchmark: Benchmark) -> None: ...

@@ -1,0 +1,94 @@
+"""One small registry: names -> lazily imported classes.
+
+``"module:Class"`` works wherever a name does, and third parties plug in through the entry-point groups
+``mteval.editors``, ``mteval.benchmarks`` and ``mteval.scorers``. Nothing is imported before :func:`resolve`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from mteval.errors import UsageError
+
+Kind = Literal["editor", "benchmark", "scorer"]
+
+_BUILT_IN: dict[Kind, dict[str, str]] = {
+    "editor": {
+        "tiny-kontext": "mteval.editors.flux_kontext:TinyKontext",
+        "flux-kontext": "mteval.editors.flux_kontext:FluxKontext",
+        "identity": "mteval.editors.controls:Identity",
+        "oracle": "mteval.editors.controls:Oracle",
+        "codec": "mteval.editors.codec:Codec",
+        "synthetic": "mteval.editors.controls:Synthetic",
+    },
+    "benchmark": {
+        "shapes": "mteval.benchmarks.shapes:ShapesEdit",
+    },
+    "scorer": {
+        "shapes-if": "mteval.scorers.shapes_if:ShapesInstructionFollowing",
+        "shapes-cc": "mteval.scorers.shapes_cc:ShapesContentConsistency",
+        "reference-psnr": "mteval.scorers.reference_psnr:ReferencePSNR",
+    },
+}
+
+
+def names(kind: Kind) -> dict[str, str]:
+    """Every known name of a kind with the ``module:Class`` behind it, sorted; plug-ins cannot shadow the built-in."""
+    found = {point.name: point.value for point in entry_points(group=f"mteval.{kind}s")}
+    return dict(sorted({**found, **_BUILT_IN[kind]}.items()))
+
+
+def nearest(word: str, choices: list[str]) -> str:
+    """A hint that names the choices nearest to ``word``: what every "unknown ..." message ends with."""
+    close = difflib.get_close_matches(word, choices, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"choose from {', '.join(choices)}" if choices else "it takes no arguments"
+
+
+def resolve(kind: Kind, name: str) -> type[Any]:
+    """Import the class behind a name.
+
+    Raises:
+        UsageError: the name is unknown (with the nearest valid ones) or its module cannot be imported.
+    """
+    known = names(kind)
+    path = name if ":" in name else known.get(name)
+    if path is None:
+        raise UsageError(f"unknown {kind} '{name}': {nearest(name, list(known))}")
+    module_name, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"cannot load {kind} '{name}' from {path}: {error}") from error
+    if not isinstance(found, type):
+        raise UsageError(f"{kind} '{name}': {path} is not a class")
+    return found
+
+
+def arguments(cls: type[Any]) -> list[str]:
+    """The argument names that a registered class takes."""
+    return [name for name in inspect.signature(cls).parameters]
+
+
+def create(kind: Kind, name: str, given: Mapping[str, Any] | None = None, **also: Any) -> Any:
+    """Build a registered object from arguments a person typed.
+
+    Args:
+        given: what the user gave; every key must be an argument of the class.
+        also: what the program adds (device, dtype); passed on only where the class takes it.
+
+    Raises:
+        UsageError: unknown name or argument, or a value that the class refuses with ``UsageError`` itself.
+    """
+    cls = resolve(kind, name)
+    takes = arguments(cls)
+    for key in given or {}:
+        if key not in takes:
+            raise UsageError(f"{kind} '{name}' takes no argument '{key}': {nearest(key, takes)}")
+    return cls(**{**{key: value for key, value in also.items() if key in takes}, **(given or {})})

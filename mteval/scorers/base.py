@@ -1,0 +1,93 @@
+"""The contract of a scorer: rates a turn of a rollout, and never knows which editor made the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from mteval.sessions import ScoreState
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mteval.sessions import Session, Turn
+
+Measure = Literal["instruction_following", "content_consistency", "visual_quality", "reference_psnr"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerInfo:
+    """What a scorer measures and how its numbers read.
+
+    Attributes:
+        id: its registry name.
+        measures: which family of metrics its scores feed (metrics.py).
+        low, high: the range of a value; ``high`` may be infinite.
+        success_threshold: value >= threshold is a success; None where success means nothing.
+        scope: ``turn``, or ``session`` for a scorer that sees a whole rollout at once.
+        scoring_version: raised whenever a score changes its meaning.
+    """
+
+    id: str
+    measures: Measure
+    low: float
+    high: float
+    success_threshold: float | None = None
+    scope: Literal["turn", "session"] = "turn"
+    scoring_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TurnView:
+    """One turn of one rollout as a scorer sees it. Images are RGB, 8 bit.
+
+    Attributes:
+        session: the whole session (its opaque states are for the scorers of the same benchmark).
+        turn: t, from 1. judged: k, the instruction to judge; k = t but for single-shot, where k runs over 1..t.
+        protocol: free-running, teacher-forced or single-shot.
+        source: I_0. previous: what the editor was shown. current: what it made.
+        reference: the reference image after turn t, None where the benchmark has none.
+        previous_reference: the same after turn t-1 (t = 1: the source).
+        history: (instruction, resulting image) of the earlier turns, oldest first (free-running only).
+    """
+
+    session: Session
+    turn: int
+    judged: int
+    protocol: str
+    source: Image
+    previous: Image
+    current: Image
+    reference: Image | None = None
+    previous_reference: Image | None = None
+    history: tuple[tuple[str, Image], ...] = ()
+
+    @property
+    def instruction(self) -> Turn:
+        """The turn whose instruction is judged."""
+        return self.session.turns[self.judged - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A number in its range, or a state; see :class:`mteval.sessions.ScoreRecord` for the fields."""
+
+    state: ScoreState
+    value: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.state == "ok") != (self.value is not None):
+            raise ValueError(f"a score has a value exactly when its state is ok, not {self.state} with {self.value}")
+
+
+class Scorer(Protocol):
+    """``score`` answers in the order of its views, one score a view."""
+
+    @property
+    def info(self) -> ScorerInfo: ...
+
+    def score(self, batch: Sequence[TurnView]) -> list[Score]: ...
