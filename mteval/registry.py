@@ -76,6 +76,20 @@ def arguments(cls: type[Any]) -> list[str]:
     return [name for name in inspect.signature(cls).parameters]
 
 
+def check(kind: Kind, name: str, given: Mapping[str, Any]) -> type[Any]:
+    """The class behind a name, once it is clear that it takes every given argument; nothing is built.
+
+    Raises:
+        UsageError: unknown name or argument (with the nearest valid ones).
+    """
+    cls = resolve(kind, name)
+    takes = arguments(cls)
+    for key in given:
+        if key not in takes:
+            raise UsageError(f"{kind} '{name}' takes no argument '{key}': {nearest(key, takes)}")
+    return cls
+
+
 def create(kind: Kind, name: str, given: Mapping[str, Any] | None = None, **also: Any) -> Any:
     """Build a registered object from arguments a person typed.
 
@@ -86,9 +100,6 @@ def create(kind: Kind, name: str, given: Mapping[str, Any] | None = None, **also
     Raises:
         UsageError: unknown name or argument, or a value that the class refuses with ``UsageError`` itself.
     """
-    cls = resolve(kind, name)
+    cls = check(kind, name, given or {})
     takes = arguments(cls)
-    for key in given or {}:
-        if key not in takes:
-            raise UsageError(f"{kind} '{name}' takes no argument '{key}': {nearest(key, takes)}")
     return cls(**{**{key: value for key, value in also.items() if key in takes}, **(given or {})})
