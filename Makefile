@@ -1,0 +1,63 @@
+# Each target sets up what it needs: on a fresh machine `make demo` and `make test` work as they stand.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+# An OpenMP pool that spins while others want the cores slows a step tenfold (docs/footguns.md).
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit slow fix clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+demo: $(VENV)/.base ## evaluate the embedded editor on the embedded benchmark: a table here, and the path of report.html
+	$(BIN)/mteval run
+
+test: lint types unit ## lint, format check, strict types, tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(VENV)/.dev ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+fix: $(VENV)/.dev ## format the code and apply the linter's safe repairs
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and every cache; runs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+# .base is what `mteval run` needs, .dev what the tests need on top.
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing mteval into $(VENV); the first time this takes some minutes ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing mteval and what its tests need into $(VENV); the first time this takes some minutes ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
+	@touch $@ $(VENV)/.base
+
+$(BIN)/python:
+	@found=; for candidate in $(PYTHON) python3.13 python3.12 python3.11; do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "mteval needs Python 3.11 or newer, and $(PYTHON) is not. Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$$found cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; \
+	fi; \
+	"$$found" -m venv --clear $(VENV)
