@@ -9,8 +9,9 @@ Error tree::
     +-- BadOutput      the answer is not a usable image
     +-- Fatal          nothing more can be asked of this editor (key refused, device lost): ends the run
 
-An editor never retries and never raises for one item of a batch: it puts the error in that item's result. What it raises
-fails the whole batch as ``Transient`` would. Retries live in rollout.py alone.
+An editor never retries and never raises for one item of a batch: it puts the error in that item's result. An EditError
+that it raises is the answer to the whole batch; after any other exception the batch is asked again one by one, and what
+still raises fails that turn. Retries live in rollout.py alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mteval.benchmarks.base import Benchmark
+    from mteval.sessions import Session
 
 
 class EditError(Exception):
@@ -124,6 +126,7 @@ class Editor(Protocol):
 
 @runtime_checkable
 class BenchmarkBound(Protocol):
-    """The controls that look at the benchmark (oracle, synthetic) get it here, never through a request."""
+    """The controls that look at the benchmark (oracle, synthetic) get it and the sessions of the run here, never through a
+    request."""
 
-    def bind(self, benchmark: Benchmark) -> None: ...
+    def bind(self, benchmark: Benchmark, sessions: Sequence[Session]) -> None: ...

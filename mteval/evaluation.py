@@ -1,0 +1,247 @@
+"""One run from plan to report, and the Python interface to it."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mteval import registry, rollout, scoring
+from mteval.config import build
+from mteval.editors.base import BenchmarkBound, Editor
+from mteval.errors import UsageError
+from mteval.plan import Plan, prepare
+from mteval.store import LEADERBOARD, REPORT, RUN, RunFolder, RunWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mteval.benchmarks.base import Benchmark
+
+Progress = Callable[[str, int, int], None]
+"""Told (``edits`` or ``scores``, how many are done, of how many)."""
+
+_PACKAGES = ("mteval", "torch", "diffusers", "transformers", "numpy", "pandas", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: its records, images and configuration.
+    """
+
+    folder: RunFolder
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """The metrics table, one number a row."""
+        return self.folder.metrics()
+
+
+def evaluate(
+    editor: str | Editor = "tiny-kontext",
+    benchmark: str | Benchmark = "shapes",
+    *,
+    editor_args: dict[str, Any] | None = None,
+    benchmark_args: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Run:
+    """Evaluate one editor on one benchmark; the same call again resumes.
+
+    Args:
+        editor: a registered name, ``module:Class``, or any object with the :class:`~mteval.editors.base.Editor`
+            methods.
+        benchmark: the same for benchmarks.
+        editor_args, benchmark_args: for names only.
+        progress: called with (stage, done, total).
+        settings: the keys of a configuration file, see :class:`mteval.config.RunConfig`.
+
+    Raises:
+        UsageError: anything that a person can mend, before a model is loaded.
+        Fatal: the editor can answer nothing more; the same call resumes.
+
+    Example::
+
+        run = mteval.evaluate("tiny-kontext", "shapes", turns=3, limit=50)
+        run.metrics.query("metric == 'turn_success' and task_type == 'all'")
+    """
+    models = {"name": editor if isinstance(editor, str) else editor.info.id, "args": editor_args or {}}
+    of = {"name": benchmark if isinstance(benchmark, str) else benchmark.info.id, "args": benchmark_args or {}}
+    (config,) = build({"model": models, "benchmark": of, **settings})
+    built = None if isinstance(editor, str) else editor
+    plan = prepare(config, None if isinstance(benchmark, str) else benchmark, editor_is_built=built is not None)
+    return execute(plan, built, progress)
+
+
+def build_editor(plan: Plan) -> Editor:
+    """Load the editor of a plan."""
+    config = plan.config
+    also = {"device": config.device, "dtype": config.dtype}
+    given = {key: value for key, value in also.items() if value is not None}
+    editor: Editor = registry.create("editor", config.model.name, config.model.args, **given)
+    return editor
+
+
+def options_of(plan: Plan, editor: Editor) -> rollout.Options:
+    """What the protocols need to know of a plan."""
+    config = plan.config
+    return rollout.Options(
+        protocols=plan.protocols,
+        batch_size=config.batch_size or editor.info.batch_size,
+        repeats=config.repeats,
+        seed=config.seed,
+        seed_policy=config.seed_policy,
+        on_missing=config.on_missing,
+    )
+
+
+def execute(plan: Plan, editor: Editor | None = None, progress: Progress | None = None) -> Run:
+    """Do what a plan says: roll out, score, compute the metrics, write the report.
+
+    run.json gets the keys ``model`` and ``benchmark`` (labels), ``identity``, ``settings`` (the configuration as
+    asked), ``protocols``, ``turns``, ``limit``, ``batch_size`` (as resolved), ``editor`` and ``benchmark_info``
+    (their infos), ``scorers`` (id to info and arguments), ``notes``, ``versions``, ``hardware`` and ``clock``.
+
+    Raises:
+        UsageError: the folder is in use, or holds what another revision of the editor made.
+        Fatal: the editor can answer nothing more; everything before that is recorded.
+    """
+    with RunWriter(plan.folder) as writer:
+        editor = editor or build_editor(plan)
+        if isinstance(editor, BenchmarkBound):
+            editor.bind(plan.benchmark, plan.sessions)
+        options = options_of(plan, editor)
+        before = writer.config if writer.started else {}
+        _check_continues(before, editor, options)
+        writer.start(_describe(plan, editor, options, before), [session.id for session in plan.sessions])
+        edits = _counter(progress, "edits", rollout.total_edits(plan.sessions, options))
+        rollout.roll_out(editor, plan.benchmark, plan.sessions, options, writer, edits)
+        _score(plan, writer, progress)
+        return summarise(writer)
+
+
+def rescore(plan: Plan, progress: Progress | None = None) -> Run:
+    """Judge the stored images of a run with the scorers of ``plan``, whose old scores are replaced."""
+    with RunWriter(plan.folder) as writer:
+        replaced = {scorer.info.id for _, scorer in plan.scorers}
+        writer.drop_scores(lambda record: record.scorer in replaced)
+        config = writer.config
+        scorers = {**config["scorers"], **_scorer_infos(plan)}
+        writer.start({**config, "scorers": scorers}, [session.id for session in plan.sessions])
+        _score(plan, writer, progress)
+        return summarise(writer)
+
+
+def summarise(writer: RunWriter) -> Run:
+    """Put the records in canonical order and write all that is derived from them: metrics, tables, report."""
+    from mteval import metrics
+    from mteval.report import csv, html
+
+    writer.canonicalise()
+    config = writer.config
+    measures = {name: info["measures"] for name, info in config["scorers"].items()}
+    turns = metrics.turn_table(writer.turn_records())
+    scores = metrics.score_table(writer.score_records())
+    writer.write_metrics(metrics.compute(turns, scores, measures))
+    writer.write_costs()
+    writer.write_with(LEADERBOARD, lambda path: csv.write([writer], path))
+    writer.write_with(REPORT, lambda path: html.write([writer], path))
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    writer.write_json(RUN, {**config, "clock": {**config["clock"], "finished": finished}})
+    return Run(RunFolder(writer.path))
+
+
+def _score(plan: Plan, writer: RunWriter, progress: Progress | None) -> None:
+    scorers = [scorer for _, scorer in plan.scorers]
+    if scorers:
+        advance = _counter(progress, "scores", len(plan.sessions))
+        scoring.score_run(scorers, plan.benchmark, plan.sessions, writer, advance)
+
+
+def _counter(progress: Progress | None, stage: str, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(stage, done, total)
+
+    advance(0)
+    return advance
+
+
+def _check_continues(before: dict[str, Any], editor: Editor, options: rollout.Options) -> None:
+    """What only the built editor can tell: refuse to go on with another revision or another batch size."""
+    now = {"revision": editor.info.revision, "batch_size": options.batch_size}
+    then = {"revision": before["editor"]["revision"], "batch_size": before["batch_size"]} if before else now
+    for what, value in now.items():
+        if then[what] != value:
+            raise UsageError(
+                f"this run was begun with {what} {then[what]} of {editor.info.id}, now it is {value}: "
+                "choose another --output"
+            )
+
+
+def _describe(plan: Plan, editor: Editor, options: rollout.Options, before: dict[str, Any]) -> dict[str, Any]:
+    """The content of run.json."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "model": plan.config.model.label,
+        "benchmark": plan.benchmark_label,
+        "identity": plan.identity,
+        "settings": plan.config.model_dump(mode="json", by_alias=True, exclude={"output"}),
+        "protocols": list(plan.protocols),
+        "turns": plan.turns,
+        "limit": plan.limit,
+        "batch_size": options.batch_size,
+        "editor": asdict(editor.info),
+        "benchmark_info": asdict(plan.benchmark.info),
+        "scorers": {**before.get("scorers", {}), **_scorer_infos(plan)},
+        "notes": list(plan.notes),
+        "versions": _versions(),
+        "hardware": _hardware(plan.config.device),
+        "clock": {"started": before["clock"]["started"] if before else now, "finished": None},
+    }
+
+
+def _scorer_infos(plan: Plan) -> dict[str, Any]:
+    """Id to info and arguments; an infinite end of a range is null."""
+    return {
+        scorer.info.id: {
+            "args": named.args,
+            **{
+                key: None if isinstance(value, float) and math.isinf(value) else value
+                for key, value in asdict(scorer.info).items()
+            },
+        }
+        for named, scorer in plan.scorers
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _hardware(device: str | None) -> dict[str, Any]:
+    return {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count(), "device": device}

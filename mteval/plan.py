@@ -1,0 +1,149 @@
+"""A run before it starts: everything that can be wrong with it is found here, before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mteval import registry
+from mteval.config import Named, RunConfig, identity_hash
+from mteval.errors import UsageError
+from mteval.sessions import PROTOCOLS
+from mteval.store import RUN, RunFolder, check_writable
+from mteval.verdict import Condition
+
+if TYPE_CHECKING:
+    from mteval.benchmarks.base import Benchmark
+    from mteval.scorers.base import Scorer
+    from mteval.sessions import Protocol, Session
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked run.
+
+    Attributes:
+        config: as asked. protocols, turns, limit: what its None became.
+        sessions: the sessions to run, in the benchmark's order.
+        scorers: built, with the names and arguments that built them.
+        identity: what makes two commands the same run. folder: where it lies.
+        notes: what a person should know, for example a protocol that is left out.
+    """
+
+    config: RunConfig
+    benchmark: Benchmark
+    sessions: Sequence[Session]
+    scorers: tuple[tuple[Named, Scorer], ...]
+    protocols: tuple[Protocol, ...]
+    turns: int
+    limit: int
+    identity: dict[str, Any]
+    folder: Path
+    notes: tuple[str, ...]
+
+    @property
+    def benchmark_label(self) -> str:
+        """The benchmark as a table shows it, for example ``shapes/standard-test``."""
+        info = self.benchmark.info
+        return f"{info.id}/{info.variant}" if info.variant else info.id
+
+
+def prepare(
+    config: RunConfig,
+    benchmark: Benchmark | None = None,
+    *,
+    editor_is_built: bool = False,
+    replaces_scores: bool = False,
+) -> Plan:
+    """Check a run and work out what it will do, without loading a model and without writing anything.
+
+    Args:
+        benchmark: used instead of building the one that ``config`` names (the Python interface).
+        editor_is_built: the caller has the editor already or needs none, so its name need not be registered.
+        replaces_scores: old scores of another scoring version will make way, so they are no reason to refuse.
+
+    Raises:
+        UsageError: anything a person can mend.
+    """
+    for text in config.asserts:
+        Condition.parse(text)
+    if benchmark is None:
+        benchmark = registry.create("benchmark", config.benchmark.name, config.benchmark.args)
+    info = benchmark.info
+    turns = config.turns or info.default_turns
+    if info.max_turns is not None and turns > info.max_turns:
+        raise UsageError(f"{info.id} has sessions of at most {info.max_turns} turns, not {turns}")
+    limit = config.limit or info.default_limit or info.size
+    if limit > info.size:
+        raise UsageError(f"{info.id} has {info.size} sessions, not {limit}: choose a --limit up to {info.size}")
+    protocols, notes = _protocols(config, benchmark)
+    named = [Named(name=name) for name in info.scorers] if config.scorers is None else config.scorers
+    scorers = tuple((item, registry.create("scorer", item.name, item.args)) for item in named)
+    if not editor_is_built:
+        registry.check("editor", config.model.name, config.model.args)
+    identity = {
+        "model": config.model.model_dump(),
+        "dtype": config.dtype,
+        "benchmark": config.benchmark.model_dump(),
+        "benchmark_version": info.version,
+        "protocols": list(protocols),
+        "turns": turns,
+        "repeats": config.repeats,
+        "seed": config.seed,
+        "seed_policy": config.seed_policy,
+        "on_missing": config.on_missing,
+        "batch_size": config.batch_size,
+    }
+    folder = config.output or RUNS / _folder_name(config, info.id, identity)
+    check_writable(folder)
+    if (folder / RUN).is_file():
+        _check_identity(RunFolder(folder), identity)
+        if not replaces_scores:
+            _check_scores(RunFolder(folder), scorers)
+    sessions = benchmark.sessions(turns, limit)
+    return Plan(config, benchmark, sessions, scorers, protocols, turns, limit, identity, folder, notes)
+
+
+def _protocols(config: RunConfig, benchmark: Benchmark) -> tuple[tuple[Protocol, ...], tuple[str, ...]]:
+    asked = tuple(protocol for protocol in PROTOCOLS if config.protocol is None or protocol in config.protocol)
+    if benchmark.info.has_references or "teacher-forced" not in asked:
+        return asked, ()
+    reason = f"{benchmark.info.id} has no reference states, which teacher-forced needs"
+    if config.protocol is not None:
+        raise UsageError(f"{reason}: leave out --protocol teacher-forced")
+    rest = tuple(protocol for protocol in asked if protocol != "teacher-forced")
+    return rest, (f"teacher-forced is left out, and with it the exposure bias: {reason}",)
+
+
+def _folder_name(config: RunConfig, benchmark_id: str, identity: dict[str, Any]) -> str:
+    name = f"{config.model.name}-{benchmark_id}-{identity_hash(identity)}"
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+
+
+def _check_identity(folder: RunFolder, identity: dict[str, Any]) -> None:
+    before = folder.config["identity"]
+    differ = [key for key in identity if before.get(key) != identity[key]]
+    if differ:
+        raise UsageError(f"{folder.path} holds another run (other {', '.join(differ)}): choose another --output")
+
+
+def _check_scores(folder: RunFolder, scorers: Sequence[tuple[Named, Scorer]]) -> None:
+    """Refuse to mix scores of two scoring versions, or of one scorer with other arguments."""
+    versions = {record.scorer: record.scoring_version for record in folder.score_records()}
+    for named, scorer in scorers:
+        info = scorer.info
+        if info.id not in versions:
+            continue
+        old, new = versions[info.id], info.scoring_version
+        old_args = folder.config["scorers"][info.id]["args"]
+        if (old, old_args) != (new, named.args):
+            before = f"version {old} and arguments {old_args}" if old_args != named.args else f"version {old}"
+            now = f"version {new} and arguments {named.args}" if old_args != named.args else f"version {new}"
+            raise UsageError(
+                f"{folder.path} holds scores of {info.id} {before}, this would add {now}: "
+                f"replace the old ones with `mteval score {folder.path} --scorers {named.typed}`"
+            )
