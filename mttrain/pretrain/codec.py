@@ -1,0 +1,88 @@
+"""Stage 1: the autoencoder. What it blurs cannot be kept by any editor that lives in its latent space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from mteval.benchmarks.shapes.world import Level
+from mttrain import checkpoint
+from mttrain.pretrain import data, models
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSettings:
+    """``kl`` weighs the KL term against the root mean square error (images in -1..1)."""
+
+    channels: tuple[int, ...] = (8, 16, 32, 64, 128)
+    steps: int = 3000
+    batch: int = 32
+    lr: float = 3e-3
+    warmup: int = 100
+    kl: float = 1e-4
+    ema: float = 0.998
+
+
+def cosine(step: int, steps: int, warmup: int) -> float:
+    """Learning-rate factor: linear warm-up, then a half cosine down to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean over images of 10 log10(1 / mse), in dB, for images in -1..1 (clamped)."""
+    mse = ((a.clamp(-1, 1) - b.clamp(-1, 1)) / 2).square().flatten(1).mean(1)
+    return float((-10 * mse.clamp_min(1e-10).log10()).mean())
+
+
+@torch.no_grad()
+def round_trip(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    return vae.decode(vae.encode(images).latent_dist.mode()).sample
+
+
+def train_codec(
+    level: Level, settings: CodecSettings, seed: int, path: Path, save_every: int = 200
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Train and write ``path`` (a checkpoint) as it goes; yields (step, figures) after every step.
+
+    Args:
+        path: resumed from when it is there.
+    """
+    torch.manual_seed(seed)
+    vae = models.codec(settings.channels).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    ema = checkpoint.Ema(vae, settings.ema)
+    start = int(checkpoint.load(path, vae, optimizer, ema)["step"]) if path.exists() else 0
+
+    def loss_of(images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        posterior = vae.encode(images).latent_dist
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+        error = decoded - images
+        rms = error.square().flatten(1).mean(1).sqrt().mean()
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        return rms + error.abs().mean() + settings.kl * kl, rms
+
+    compiled = torch.compile(loss_of)
+    scale = 2 ** (len(settings.channels) - 1)
+    for step in range(start, settings.steps):
+        images = data.pictures(level, seed, step, settings.batch).to(memory_format=torch.channels_last)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        side = level.size // scale
+        noise = torch.randn(settings.batch, models.LATENT_CHANNELS, side, side, generator=generator)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * cosine(step, settings.steps, settings.warmup)
+        loss, rms = compiled(images, noise)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        ema.update(vae, step)
+        if (step + 1) % save_every == 0 or step + 1 == settings.steps:
+            checkpoint.save(path, vae, optimizer, ema, {"step": str(step + 1)})
+        yield step + 1, {"loss": float(loss.detach()), "psnr": -20 * math.log10(float(rms.detach()) / 2)}
