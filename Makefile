@@ -40,17 +40,18 @@ clean: ## remove the environment and every cache; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
 # .base is what `mteval run` needs, .dev what the tests need on top.
-$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing mteval into $(VENV); the first time this takes some minutes ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing mteval and what its tests need into $(VENV); the first time this takes some minutes ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
 	@touch $@ $(VENV)/.base
 
-$(BIN)/python:
+# pip is the last thing that venv makes, so a half-made environment is made again.
+$(BIN)/pip:
 	@found=; for candidate in $(PYTHON) python3.13 python3.12 python3.11; do \
 		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$candidate; break; fi; \
 	done; \
