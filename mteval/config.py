@@ -112,7 +112,7 @@ def build(settings: Mapping[str, Any], origin: str = "") -> list[RunConfig]:
     """
     known = [item.alias or name for name, item in RunConfig.model_fields.items()]
     where = f"{origin}: " if origin else ""
-    clean = {key.replace("-", "_"): value for key, value in settings.items()}
+    clean = dict(settings)
     for key in clean:
         if key not in known:
             raise UsageError(f"{where}unknown setting '{key}': {nearest(key, known)}")
@@ -138,7 +138,7 @@ def _first(error: ValidationError) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings of a YAML file.
+    """The settings of a YAML file; ``batch-size`` is the same as ``batch_size``.
 
     Raises:
         UsageError: no such file, not YAML, or not a mapping.
@@ -153,7 +153,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise UsageError(f"{path} must hold settings, one 'name: value' a line")
-    return settings
+    return {key.replace("-", "_"): value for key, value in settings.items()}
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:

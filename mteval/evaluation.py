@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told (``edits`` or ``scores``, how many are done, of how many)."""
 
+_JUDGED_AGAIN = ("transport_error", "infra_error", "truncated", "parse_error")
 _PACKAGES = ("mteval", "torch", "diffusers", "transformers", "numpy", "pandas", "pillow")
 
 
@@ -84,15 +85,19 @@ def evaluate(
     (config,) = build({"model": models, "benchmark": of, **settings})
     built = None if isinstance(editor, str) else editor
     plan = prepare(config, None if isinstance(benchmark, str) else benchmark, editor_is_built=built is not None)
+    if isinstance(built, BenchmarkBound):
+        built.bind(plan.benchmark, plan.sessions)
     return execute(plan, built, progress)
 
 
 def build_editor(plan: Plan) -> Editor:
-    """Load the editor of a plan."""
+    """Load the editor of a plan, and show it the benchmark if it is a control that looks at it."""
     config = plan.config
     also = {"device": config.device, "dtype": config.dtype}
     given = {key: value for key, value in also.items() if value is not None}
     editor: Editor = registry.create("editor", config.model.name, config.model.args, **given)
+    if isinstance(editor, BenchmarkBound):
+        editor.bind(plan.benchmark, plan.sessions)
     return editor
 
 
@@ -122,8 +127,6 @@ def execute(plan: Plan, editor: Editor | None = None, progress: Progress | None 
     """
     with RunWriter(plan.folder) as writer:
         editor = editor or build_editor(plan)
-        if isinstance(editor, BenchmarkBound):
-            editor.bind(plan.benchmark, plan.sessions)
         options = options_of(plan, editor)
         before = writer.config if writer.started else {}
         _check_continues(before, editor, options)
@@ -144,6 +147,26 @@ def rescore(plan: Plan, progress: Progress | None = None) -> Run:
         writer.start({**config, "scorers": scorers}, [session.id for session in plan.sessions])
         _score(plan, writer, progress)
         return summarise(writer)
+
+
+def retry(plan: Plan, progress: Progress | None = None) -> Run:
+    """Forget what went wrong in a run, and do it again.
+
+    That is every blocked or failed turn with all later turns of its session, protocol and repeat (those that were not
+    run too) and their scores; and judgements that ended in a transport, infrastructure, truncated or parse state.
+    """
+    editor = build_editor(plan)
+    with RunWriter(plan.folder) as writer:
+        first: dict[tuple[str, str, int], int] = {}
+        for key, record in writer.turns.items():  # in key order: the first error of a rollout comes first
+            if record.state in ("blocked", "failed"):
+                first.setdefault((key.session, key.protocol, key.repeat), key.turn)
+        never = plan.turns + 1
+        writer.drop_turns(
+            {key for key in writer.turns if key.turn >= first.get((key.session, key.protocol, key.repeat), never)}
+        )
+        writer.drop_scores(lambda record: record.state in _JUDGED_AGAIN)
+    return execute(plan, editor, progress)
 
 
 def summarise(writer: RunWriter) -> Run:

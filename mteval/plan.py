@@ -56,6 +56,7 @@ def prepare(
     config: RunConfig,
     benchmark: Benchmark | None = None,
     *,
+    root: Path = RUNS,
     editor_is_built: bool = False,
     replaces_scores: bool = False,
 ) -> Plan:
@@ -63,6 +64,7 @@ def prepare(
 
     Args:
         benchmark: used instead of building the one that ``config`` names (the Python interface).
+        root: the folder of run folders, for a run that does not name its own.
         editor_is_built: the caller has the editor already or needs none, so its name need not be registered.
         replaces_scores: old scores of another scoring version will make way, so they are no reason to refuse.
 
@@ -98,7 +100,7 @@ def prepare(
         "on_missing": config.on_missing,
         "batch_size": config.batch_size,
     }
-    folder = config.output or RUNS / _folder_name(config, info.id, identity)
+    folder = config.output or root / _folder_name(config, info.id, identity)
     check_writable(folder)
     if (folder / RUN).is_file():
         _check_identity(RunFolder(folder), identity)
@@ -106,6 +108,15 @@ def prepare(
             _check_scores(RunFolder(folder), scorers)
     sessions = benchmark.sessions(turns, limit)
     return Plan(config, benchmark, sessions, scorers, protocols, turns, limit, identity, folder, notes)
+
+
+def reopen(path: Path) -> RunConfig:
+    """The configuration that a run folder was made with.
+
+    Raises:
+        UsageError: ``path`` is no run folder.
+    """
+    return RunConfig.model_validate({**RunFolder(path).config["settings"], "output": path})
 
 
 def _protocols(config: RunConfig, benchmark: Benchmark) -> tuple[tuple[Protocol, ...], tuple[str, ...]]:

@@ -73,7 +73,7 @@ def resolve(kind: Kind, name: str) -> type[Any]:
 
 def arguments(cls: type[Any]) -> list[str]:
     """The argument names that a registered class takes."""
-    return [name for name in inspect.signature(cls).parameters]
+    return list(inspect.signature(cls).parameters)
 
 
 def check(kind: Kind, name: str, given: Mapping[str, Any]) -> type[Any]:
@@ -98,8 +98,11 @@ def create(kind: Kind, name: str, given: Mapping[str, Any] | None = None, **also
         also: what the program adds (device, dtype); passed on only where the class takes it.
 
     Raises:
-        UsageError: unknown name or argument, or a value that the class refuses with ``UsageError`` itself.
+        UsageError: unknown name or argument, or a value that the class refuses.
     """
     cls = check(kind, name, given or {})
     takes = arguments(cls)
-    return cls(**{**{key: value for key, value in also.items() if key in takes}, **(given or {})})
+    try:
+        return cls(**{**{key: value for key, value in also.items() if key in takes}, **(given or {})})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{kind} '{name}': {error}") from error

@@ -1,0 +1,5 @@
+"""``python -m mteval`` is ``mteval``."""
+
+from mteval.cli import main
+
+main()

@@ -1,0 +1,60 @@
+"""The command line, thin: parse, call, print. One file a command; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+from mteval.cli import compare, doctor, leaderboard, listing, report, retry, run, score
+from mteval.editors.base import Fatal
+from mteval.errors import UsageError
+from mteval.verdict import INTERRUPTED, TOO_MANY_ERRORS, USAGE
+
+app = typer.Typer(
+    name="mteval",
+    help="Measure how an image editor holds up over a conversation of edits. Start with: mteval run",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.command("run", cls=run.InOrder)(run.run)
+app.command("score")(score.score)
+app.command("retry")(retry.retry)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("list")(listing.list_names)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """The ``mteval`` program."""
+    # "module:Class" may name a file in the current folder, as with `python -m`.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; what a person can mend is one line on stderr."""
+    try:
+        return int(app(list(arguments), prog_name="mteval", standalone_mode=False) or 0)
+    except UsageError as error:
+        return _stop(str(error), USAGE)
+    except Exit as stop:
+        return stop.exit_code
+    except TyperException as error:
+        return _stop(error.format_message(), USAGE)
+    except Fatal as error:
+        return _stop(f"the editor cannot go on: {error}; the same command resumes", TOO_MANY_ERRORS)
+    except (Abort, KeyboardInterrupt):
+        return _stop("interrupted: nothing recorded is lost, the same command resumes", INTERRUPTED)
+
+
+def _stop(message: str, code: int) -> int:
+    print(f"mteval: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,51 @@
+"""``mteval report``: metrics, tables and page again from the records; a joint page of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mteval.store import LEADERBOARD, REPORT
+
+if TYPE_CHECKING:
+    from mteval.evaluation import Run
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the joint report of several runs. [default: their parent]")
+    ] = None,
+) -> int:
+    """Write metrics, leaderboard and report again from the records; for several runs a joint report too.
+
+    \b
+    Example:
+      mteval report runs/tiny-kontext-shapes-0a1b2c3d runs/identity-shapes-4e5f6a7b --output comparison
+    """
+    from mteval.evaluation import summarise
+    from mteval.store import RunFolder, RunWriter
+
+    folders = [RunFolder(path) for path in runs]
+    done = []
+    for folder in folders:
+        with RunWriter(folder.path) as writer:
+            done.append(summarise(writer))
+        typer.echo(f"report       {folder.path / REPORT}\nleaderboard  {folder.path / LEADERBOARD}")
+    if len(done) > 1 or output:
+        joint(done, output or folders[0].path.absolute().parent)
+    return 0
+
+
+def joint(runs: Sequence[Run], folder: Path) -> None:
+    """Write one report.html and leaderboard.csv of several runs into ``folder``."""
+    from mteval.report import csv, html
+
+    folder.mkdir(parents=True, exist_ok=True)
+    folders = [run.folder for run in runs]
+    csv.write(folders, folder / LEADERBOARD)
+    html.write(folders, folder / REPORT)
+    typer.echo(f"joint report       {folder / REPORT}\njoint leaderboard  {folder / LEADERBOARD}")

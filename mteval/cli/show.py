@@ -1,0 +1,87 @@
+"""What the terminal shows: a live progress bar while a run goes on, tables at its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Eta
+from rich.table import Table
+
+from mteval.store import LEADERBOARD, REPORT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mteval.evaluation import Run
+
+_QUIET = 5.0  # seconds between plain lines
+
+
+class Bar:
+    """Called with (stage, done, total): a bar with ETA on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.console = Console(stderr=True)
+        self.tasks: dict[str, TaskID] = {}
+        self.printed = 0.0
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Eta())
+        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(f"{self.label}: {stage}", total=total)
+        self.progress.update(self.tasks[stage], completed=done)
+        now = time.monotonic()
+        if not self.console.is_terminal and (done == total or now - self.printed > _QUIET):
+            self.printed = now
+            print(f"{self.label}: {stage} {done}/{total}", file=sys.stderr, flush=True)
+
+
+def summary(runs: Sequence[Run]) -> None:
+    """Print success by turn under each protocol, the exposure bias, and where the report is."""
+    console = Console()
+    for run in runs:
+        config = run.folder.config
+        metrics = run.metrics
+        title = f"{config['model']} on {config['benchmark']}: {config['limit']} sessions, 95 % intervals"
+        table = Table(title=title, title_justify="left")
+        table.add_column("turn", justify="right")
+        shown = [
+            (f"success\n{protocol}", metrics[(metrics.metric == "marginal_success") & (metrics.protocol == protocol)])
+            for protocol in config["protocols"]
+        ]
+        for metric, words in (("turn_success", "all turns so far\nfree-running"), ("exposure_bias", "exposure\nbias")):
+            shown.append(
+                (words, metrics[(metrics.metric == metric) & metrics.protocol.isin(["free-running", "paired"])])
+            )
+        shown = [(words, rows[rows.task_type == "all"]) for words, rows in shown]
+        shown = [(words, rows) for words, rows in shown if not rows.empty]
+        for words, _ in shown:
+            table.add_column(words, justify="right")
+        for turn in range(1, config["turns"] + 1):
+            table.add_row(str(turn), *(_cell(rows[rows.turn == turn]) for _, rows in shown))
+        if shown:
+            console.print(table)
+        console.print(f"report       {run.path / REPORT}\nleaderboard  {run.path / LEADERBOARD}", soft_wrap=True)
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    """One estimate in points, with its interval."""
+    if rows.empty or rows["value"].isna().all():
+        return "-"
+    row: Any = rows.iloc[0]
+    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
