@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PYTEST_ARGS ?=
 
-# An OpenMP pool that spins while others want the cores slows a step tenfold (docs/footguns.md).
+# An OpenMP pool that spins while others want the cores makes a step many times slower (docs/footguns.md).
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
