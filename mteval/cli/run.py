@@ -35,7 +35,7 @@ def run(
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark, or module:Class. [default: shapes]")] = None,
     benchmark_args: Annotated[list[str] | None, typer.Option(help="key=value,key=[a,b]. Repeatable.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with the names of these flags; flags win.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file, or a shipped suite; flags win.")] = None,
     turns: Annotated[int | None, typer.Option(help="Turns a session. [default: the benchmark's]")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first sessions. [default: the benchmark's]")] = None,
     protocol: Annotated[
@@ -82,8 +82,9 @@ def run(
     from mteval.cli.show import Bar, summary
     from mteval.config import build, read_yaml
     from mteval.plan import RUNS, prepare
+    from mteval.suites import locate
 
-    settings = read_yaml(config) if config else {}
+    settings = read_yaml(locate(config)) if config else {}
     if settings:
         build(settings, str(config))
     flags = {
