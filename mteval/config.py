@@ -132,7 +132,7 @@ def build(settings: Mapping[str, Any], origin: str = "") -> list[RunConfig]:
 
 def _first(error: ValidationError) -> str:
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"] if isinstance(part, int) or "[" not in part)
+    place = ".".join(part for part in problem["loc"] if isinstance(part, str))
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{place.replace('_', '-')} = {problem['input']!r}: {message}"
 

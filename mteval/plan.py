@@ -85,8 +85,6 @@ def prepare(
     protocols, notes = _protocols(config, benchmark)
     named = [Named(name=name) for name in info.scorers] if config.scorers is None else config.scorers
     scorers = tuple((item, registry.create("scorer", item.name, item.args)) for item in named)
-    if not editor_is_built:
-        registry.check("editor", config.model.name, config.model.args)
     identity = {
         "model": config.model.model_dump(),
         "dtype": config.dtype,
@@ -106,6 +104,8 @@ def prepare(
         _check_identity(RunFolder(folder), identity)
         if not replaces_scores:
             _check_scores(RunFolder(folder), scorers)
+    if not editor_is_built:  # last, because it may import torch
+        registry.check("editor", config.model.name, config.model.args)
     sessions = benchmark.sessions(turns, limit)
     return Plan(config, benchmark, sessions, scorers, protocols, turns, limit, identity, folder, notes)
 

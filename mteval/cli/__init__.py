@@ -7,19 +7,22 @@ import sys
 from collections.abc import Sequence
 
 import typer
-from typer.exceptions import Abort, Exit, TyperException
+from typer.exceptions import Abort, TyperException
 
 from mteval.cli import compare, doctor, leaderboard, listing, report, retry, run, score
 from mteval.editors.base import Fatal
 from mteval.errors import UsageError
 from mteval.verdict import INTERRUPTED, TOO_MANY_ERRORS, USAGE
 
+_RESUMES = "interrupted: nothing recorded is lost, the same command resumes"
+_TYPER_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 app = typer.Typer(
     name="mteval",
     help="Measure how an image editor holds up over a conversation of edits. Start with: mteval run",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 app.command("run", cls=run.InOrder)(run.run)
 app.command("score")(score.score)
@@ -42,17 +45,16 @@ def main() -> None:
 def call(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; what a person can mend is one line on stderr."""
     try:
-        return int(app(list(arguments), prog_name="mteval", standalone_mode=False) or 0)
+        code = int(app(list(arguments) or ["--help"], prog_name="mteval", standalone_mode=False) or 0)
+        return _stop(_RESUMES, INTERRUPTED) if code == _TYPER_INTERRUPTED else code
     except UsageError as error:
         return _stop(str(error), USAGE)
-    except Exit as stop:
-        return stop.exit_code
     except TyperException as error:
         return _stop(error.format_message(), USAGE)
     except Fatal as error:
         return _stop(f"the editor cannot go on: {error}; the same command resumes", TOO_MANY_ERRORS)
     except (Abort, KeyboardInterrupt):
-        return _stop("interrupted: nothing recorded is lost, the same command resumes", INTERRUPTED)
+        return _stop(_RESUMES, INTERRUPTED)
 
 
 def _stop(message: str, code: int) -> int:

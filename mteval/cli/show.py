@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mteval.evaluation import Run
 
 _QUIET = 5.0  # seconds between plain lines
+_WIDE = 110  # columns that a table with one more digit needs
 
 
 class Bar:
@@ -53,10 +54,11 @@ class Bar:
 def summary(runs: Sequence[Run]) -> None:
     """Print success by turn under each protocol, the exposure bias, and where the report is."""
     console = Console()
+    digits = 1 if console.width >= _WIDE else 0
     for run in runs:
         config = run.folder.config
         metrics = run.metrics
-        title = f"{config['model']} on {config['benchmark']}: {config['limit']} sessions, 95 % intervals"
+        title = f"{config['model']} on {config['benchmark']}: {config['limit']} sessions, points with 95 % intervals"
         table = Table(title=title, title_justify="left")
         table.add_column("turn", justify="right")
         shown = [
@@ -70,18 +72,18 @@ def summary(runs: Sequence[Run]) -> None:
         shown = [(words, rows[rows.task_type == "all"]) for words, rows in shown]
         shown = [(words, rows) for words, rows in shown if not rows.empty]
         for words, _ in shown:
-            table.add_column(words, justify="right")
+            table.add_column(words, justify="right", no_wrap=True)
         for turn in range(1, config["turns"] + 1):
-            table.add_row(str(turn), *(_cell(rows[rows.turn == turn]) for _, rows in shown))
+            table.add_row(str(turn), *(_cell(rows[rows.turn == turn], digits) for _, rows in shown))
         if shown:
             console.print(table)
         console.print(f"report       {run.path / REPORT}\nleaderboard  {run.path / LEADERBOARD}", soft_wrap=True)
 
 
-def _cell(rows: pd.DataFrame) -> str:
+def _cell(rows: pd.DataFrame, digits: int) -> str:
     """One estimate in points, with its interval."""
     if rows.empty or rows["value"].isna().all():
         return "-"
     row: Any = rows.iloc[0]
     value, low, high = (100 * row[name] for name in ("value", "low", "high"))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
