@@ -102,8 +102,17 @@ def build_editor(plan: Plan) -> Editor:
 
 
 def options_of(plan: Plan, editor: Editor) -> rollout.Options:
-    """What the protocols need to know of a plan."""
+    """What the protocols need to know of a plan.
+
+    Raises:
+        UsageError: a batch of several sessions, which a resumed run may ask for twice, where that would cost money or
+            give
+            other images.
+    """
     config = plan.config
+    if (config.batch_size or 1) > 1 and (editor.info.cost_per_image or not editor.info.seedable):
+        reason = "its images cost money" if editor.info.cost_per_image else "it has no seeds"
+        raise UsageError(f"--batch-size {config.batch_size}: {editor.info.id} is asked one by one, because {reason}")
     return rollout.Options(
         protocols=plan.protocols,
         batch_size=config.batch_size or editor.info.batch_size,

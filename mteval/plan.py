@@ -106,6 +106,8 @@ def prepare(
             _check_scores(RunFolder(folder), scorers)
     if not editor_is_built:  # last, because it may import torch
         registry.check("editor", config.model.name, config.model.args)
+    if config.repeats > 1 and config.seed_policy == "fixed":
+        notes = (*notes, "with --seed-policy fixed an editor that has seeds makes the same image in every repeat")
     sessions = benchmark.sessions(turns, limit)
     return Plan(config, benchmark, sessions, scorers, protocols, turns, limit, identity, folder, notes)
 

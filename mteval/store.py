@@ -57,6 +57,7 @@ REPORT = "report.html"
 _TEMPORARY = ".partial"
 _PNG_LEVEL = 3  # zlib level: half the time of the default 6 for a few per cent more bytes
 _ENCODERS = 4
+_FLOATS = ("value", "low", "high", "worst", "best")  # columns of the metrics table
 
 Record = TurnRecord | ScoreRecord
 
@@ -160,8 +161,7 @@ class RunFolder:
             raise UsageError(f"{self.path} has no {METRICS} yet: finish it with the same `mteval run` command")
         payload = self._read_json(METRICS)
         table = pd.DataFrame(payload["rows"], columns=payload["columns"])
-        numbers = [name for name in ("value", "low", "high") if name in table]
-        return table.astype(dict.fromkeys(numbers, "float64"))
+        return table.astype({"turn": "Int64", **dict.fromkeys(_FLOATS, "float64")})
 
     def _sessions(self) -> frozenset[str]:
         return frozenset(self._read_json(SESSIONS)["sessions"])
@@ -238,8 +238,8 @@ class RunWriter(RunFolder):
                 left.unlink()
             for name in (ROLLOUTS, SCORES, TIMING):
                 _cut_torn_line(self.path / name)
-            self.turns = self._turns()
-            self.scores = self._scores()
+            self.turns = super()._turns()
+            self.scores = super()._scores()
         except BaseException:
             os.close(self._lock)
             raise
@@ -250,6 +250,12 @@ class RunWriter(RunFolder):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _turns(self) -> dict[TurnKey, TurnRecord]:
+        return _last_of_each(self.turns.values())
+
+    def _scores(self) -> dict[ScoreKey, ScoreRecord]:
+        return _last_of_each(self.scores.values())
 
     def close(self) -> None:
         """Unlock the folder; the files are complete after every call, so there is nothing to flush."""

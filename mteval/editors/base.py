@@ -126,7 +126,6 @@ class Editor(Protocol):
 
 @runtime_checkable
 class BenchmarkBound(Protocol):
-    """The controls that look at the benchmark (oracle, synthetic) get it and the sessions of the run here, never through a
-    request."""
+    """The controls that look at the benchmark (oracle, synthetic) get it here with the sessions, never in a request."""
 
     def bind(self, benchmark: Benchmark, sessions: Sequence[Session]) -> None: ...

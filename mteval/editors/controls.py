@@ -96,10 +96,10 @@ class Synthetic(_Bound):
 
     An edit succeeds with probability ``success`` from a clean input (the exact reference state, or turn 1), with
     ``success - drift_penalty`` from an input that has drifted though every edit so far succeeded, and with
-    ``success - cascade_penalty`` after an earlier failure. A success writes the next reference state into the pixels that the
-    turn changes, a failure leaves the last reference state there. Every other pixel moves by ``drift`` grey levels a
-    turn, up where the source is dark (< 128) and down where it is bright. The draw depends on session, turn and seed
-    and not on the protocol.
+    ``success - cascade_penalty`` after an earlier failure. A success writes the next reference state into the pixels
+    that the turn changes, a failure leaves the last reference state there. Every other pixel moves by ``drift`` grey
+    levels a turn, up where the source is dark (< 128) and down where it is bright. The draw depends on session, turn
+    and seed and not on the protocol.
 
     With s, d, c for ``success`` and the two penalties, and drift > 0 (without drift no input is drifted, so d never
     applies)::

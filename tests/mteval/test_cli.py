@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -209,7 +210,9 @@ def test_tolerance_counts_errors_and_nothing_else() -> None:
 
 
 def test_a_condition_holds_for_every_scorer_of_the_metric() -> None:
-    rows = [("turn_success", "free-running", scorer, 3, "all", value) for scorer, value in (("a", 0.5), ("b", 0.3))]
+    rows: list[tuple[object, ...]] = [
+        ("turn_success", "free-running", scorer, 3, "all", value) for scorer, value in (("a", 0.5), ("b", 0.3))
+    ]
     rows += [("turn_success", "free-running", "a", 3, "paint", 0.0), ("overall", "free-running", "a", None, "all", 0.2)]
     table = pd.DataFrame(rows, columns=["metric", "protocol", "scorer", "turn", "task_type", "value"])
     assert Condition.parse("turn_success@3>=0.3").failed(table) is None
@@ -284,6 +287,20 @@ def test_an_editor_in_the_current_folder_is_found(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "runs").glob("mine-Mine-shapes-*/report.html"))
+
+
+def test_an_editor_that_costs_money_is_asked_one_by_one(tmp_path: Path) -> None:
+    class Paid(Painter):
+        def __init__(self) -> None:
+            super().__init__(batch_size=1)
+            self.info = replace(self.info, cost_per_image=0.04)
+
+    with pytest.raises(UsageError, match="asked one by one, because its images cost money"):
+        mteval.evaluate(Paid(), Rows(), output=tmp_path / "a", batch_size=2)
+    assert not (tmp_path / "a").exists()
+    editor = Paid()
+    mteval.evaluate(editor, Rows(), output=tmp_path / "b", limit=2, turns=1)
+    assert [len(call) for call in editor.calls] == [1, 1]
 
 
 def test_list_names_what_there_is(said: Callable[..., tuple[int, str, str]]) -> None:

@@ -27,7 +27,7 @@ def request(session: Session, turn: int, image: Any, history: Sequence[Any] = ()
 
 def chain(editor: Synthetic, session: Session) -> list[Any]:
     """The images of a free-running rollout, the source first."""
-    images = [SHAPES.source(session)]
+    images: list[Any] = [SHAPES.source(session)]
     history: list[Any] = []
     for turn in range(1, len(session.turns) + 1):
         (result,) = editor.edit([request(session, turn, images[-1], history)])

@@ -148,9 +148,7 @@ def test_transient_errors_are_asked_again_and_the_wait_that_was_asked_for_is_kep
     folder = run(tmp_path, editor, turns=1, limit=2, retry=retry)
     assert waits == [7.0, 7.0]
     assert [record.state for record in folder.turn_records()] == ["ok"] * 6
-    assert [(timing.attempts, timing.latency, timing.cost) for timing in folder.timings()] == [
-        (3, pytest.approx(0.5, abs=0.1), 0.75)
-    ] * 2
+    assert [(timing.attempts, timing.cost) for timing in folder.timings()] == [(3, 0.75)] * 2
     waits.clear()
     gives_up = run(tmp_path / "b", Faulty({("s000", 1): Transient("a")}), turns=1, limit=1, retry=retry)
     assert waits == [1.0, 2.0, 4.0]
@@ -223,7 +221,8 @@ def test_resuming_from_any_number_of_whole_lines_gives_the_same_records(
 
 
 def test_the_planned_numbers_of_edits_and_calls_are_those_made(tmp_path: Path) -> None:
-    bench, editor, counted = Rows(ragged=True), Painter(), []
+    bench, editor = Rows(ragged=True), Painter()
+    counted: list[int] = []
     sessions = bench.sessions(3)
     options = Options(PROTOCOLS, batch_size=4, repeats=2)
     with RunWriter(tmp_path) as writer:

@@ -131,10 +131,12 @@ def test_dropping_a_turn_drops_its_scores(writer: RunWriter) -> None:
 
 
 def test_metrics_come_back_with_nan_as_null(writer: RunWriter) -> None:
-    table = pd.DataFrame({"metric": ["a", "b"], "turn": [1, 2], "value": [0.5, float("nan")], "n": [3, 0]})
+    nan = float("nan")
+    numbers = {name: [0.5, nan] for name in ("value", "low", "high", "worst", "best")}
+    table = pd.DataFrame({"metric": ["a", "b"], "turn": pd.array([1, None], "Int64"), **numbers, "n": [3, 0]})
     writer.write_metrics(table)
     assert "NaN" not in (writer.path / "metrics.json").read_text()
-    pd.testing.assert_frame_equal(writer.metrics(), table, check_dtype=False)
+    pd.testing.assert_frame_equal(writer.metrics(), table)
 
 
 def test_a_damaged_line_and_another_schema_are_named(writer: RunWriter) -> None:
