@@ -33,7 +33,7 @@ def to_tensor(pixels: list[np.ndarray]) -> torch.Tensor:  # type: ignore[type-ar
 def pictures(level: Level, seed: int, step: int, count: int) -> torch.Tensor:
     """[count, 3, h, w]: crowded start scenes of the train split, which have more detail for the codec to learn."""
     rng = Random(f"codec/{seed}/{step}")
-    crowded = replace(level, items=(level.items[0], level.places - 1))
+    crowded = replace(level, items=(level.places - 3, level.places))
     draw = renderer(level).pixels
     found = []
     while len(found) < count:

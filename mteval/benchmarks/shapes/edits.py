@@ -45,7 +45,10 @@ class Context(NamedTuple):
         return [item for item in self.scene.items if nouns.count(item.noun) == 1]
 
     def replaced(self, old: Item, new: Item) -> Scene:
-        return scene(self.scene.background, [new if item is old else item for item in self.scene.items])
+        return self.with_items([new if item is old else item for item in self.scene.items])
+
+    def with_items(self, items: list[Item]) -> Scene:
+        return scene(self.level.name, self.scene.background, items)
 
     def phrase(self, *templates: str, **words: str) -> str:
         return self.rng.choice(templates).format(**words)
@@ -81,7 +84,7 @@ def subject_add(c: Context) -> Edit | None:
         place=place_name(item.place, c.level.grid),
     )
     slots = {"shows": [item.id, ["shape", "color", "material"], []]}
-    return Edit("subject_add", text, slots, (item.id,), scene(c.scene.background, [*c.scene.items, item]))
+    return Edit("subject_add", text, slots, (item.id,), c.with_items([*c.scene.items, item]))
 
 
 def subject_remove(c: Context) -> Edit | None:
@@ -90,7 +93,7 @@ def subject_remove(c: Context) -> Edit | None:
         return None
     item = c.rng.choice(singles)
     text = c.phrase("Remove the {noun}", "Delete the {noun}", "Take away the {noun}", noun=item.noun)
-    after = scene(c.scene.background, [other for other in c.scene.items if other is not item])
+    after = c.with_items([other for other in c.scene.items if other is not item])
     return Edit("subject_remove", text, {"empty": item.id}, (item.id,), after)
 
 
@@ -220,7 +223,7 @@ def count_change(c: Context) -> Edit | None:
         noun=f"{item.noun}" if number == 1 else plural(item.noun),
     )
     slots = {"count": [item.shape, item.color, number]}
-    return Edit("count_change", text, slots, tuple(touched), scene(c.scene.background, items))
+    return Edit("count_change", text, slots, tuple(touched), c.with_items(items))
 
 
 def background_change(c: Context) -> Edit | None:
@@ -228,7 +231,7 @@ def background_change(c: Context) -> Edit | None:
     text = c.phrase(
         "Change the background to {name}", "Replace the background with {name}", "Use {name} as the background", name=name
     )
-    return Edit("background_change", text, {"background": name}, (), Scene(name, c.scene.items))
+    return Edit("background_change", text, {"background": name}, (), c.scene._replace(background=name))
 
 
 def plural(noun: str) -> str:

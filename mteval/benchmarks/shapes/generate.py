@@ -30,7 +30,7 @@ def start_scene(level: Level, rng: Random) -> Scene:
         text = rng.choice(level.letters) if rng.random() < level.labelled else ""
         dx, dy = (rng.randint(*level.offsets(place, axis)) for axis in (0, 1))
         items.append(Item(len(items), shape, color, rng.choice(level.materials), text, place, dx, dy))
-    return scene(rng.choice(level.backgrounds), items)
+    return scene(level.name, rng.choice(level.backgrounds), items)
 
 
 def make_session(level: Level, split: str, seed: int, index: int, turns: int) -> Session:

@@ -52,8 +52,12 @@ class Item(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A background and its items in the order of their places, which is the order they are drawn in."""
+    """A background and its items in the order of their places, which is the order they are drawn in.
 
+    ``level`` is the name of the level it belongs to, so that a scene can be drawn and judged by itself.
+    """
+
+    level: str
     background: str
     items: tuple[Item, ...]
 
@@ -66,13 +70,13 @@ class Scene(NamedTuple):
 
     def bucket(self) -> int:
         """0..99, a hash of everything that shows: what the splits are cut by."""
-        shown = repr((self.background, [item[1:] for item in self.items]))
+        shown = repr((self.level, self.background, [item[1:] for item in self.items]))
         return int.from_bytes(hashlib.blake2b(shown.encode(), digest_size=8).digest(), "big") % 100
 
 
-def scene(background: str, items: list[Item]) -> Scene:
+def scene(level: str, background: str, items: list[Item]) -> Scene:
     """A scene with its items in drawing order."""
-    return Scene(background, tuple(sorted(items, key=lambda item: item.place)))
+    return Scene(level, background, tuple(sorted(items, key=lambda item: item.place)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,175 @@
+"""What is in a picture, found by synthesis: draw every candidate, the nearest in pixels is what is there.
+
+Blur and colour drift move a picture away from all candidates alike, so the nearest one stays; the stated tolerance is
+``TOLERANCE``: a picture further than that from every candidate shows nothing that counts.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mteval.benchmarks.shapes.render import Array, Looks, Patch, Renderer, looks, renderer
+from mteval.benchmarks.shapes.world import Item, Level, Scene
+
+# Root mean square error over an item's box or a place's background, as a share of the full range.
+TOLERANCE = 0.20
+
+# Everything is compared after the same slight blur (binomial, 5 taps, standard deviation 1 pixel) at half the resolution: sharpness
+# and shifts of a fraction of a pixel do not count, and no detail that tells candidates apart is that fine.
+_TAPS = np.array([1, 4, 6, 4, 1], np.float32) / 16
+_STEP = 2
+
+
+class _Found(NamedTuple):
+    """The nearest candidate; its squared error and that of the bare background, in units of the tolerated one."""
+
+    looks: Looks
+    error: float
+    bare: float
+
+
+class Picture:
+    """One image of a level, looked at with the help of the reference scene: *where* to look, never *what* to see."""
+
+    def __init__(self, image: Image.Image, level: Level) -> None:
+        self.level = level
+        pixels = np.asarray(image, np.float32)
+        self.fits = pixels.shape == (level.size, level.size, 3)
+        self._soft = _soften(pixels)
+        self._renderer: Renderer = renderer(level)
+
+    def backgrounds(self, scene: Scene, also: Scene) -> list[str | None]:
+        """The background seen at each place, looking past the items of both scenes; None = no background of this level.
+
+        A place that the items cover wholly has no say and repeats the majority.
+        """
+        names, grounds = _grounds(self.level)
+        hidden = footprint(self.level, list({*scene.items, *also.items})).astype(np.float32)
+        seen = _soften(np.repeat(hidden[..., None], 3, 2))[::_STEP, ::_STEP, 0] < 0.02
+        error = np.square(grounds - self._soft[::_STEP, ::_STEP]).mean(-1) * seen  # [names, h, w]
+        grid, side = self.level.grid, error.shape[1] // self.level.grid
+        total = error.reshape(len(names), grid, side, grid, side).sum((2, 4)).reshape(len(names), -1)
+        count = seen.reshape(grid, side, grid, side).sum((1, 3)).reshape(-1)
+        best, majority = total.argmin(0), int(total.sum(1).argmin())
+        limit = (255 * TOLERANCE) ** 2
+        found: list[str | None] = []
+        for place, visible in enumerate(count):
+            name = int(best[place]) if visible else majority
+            found.append(names[name] if total[name, place] <= limit * visible else None)
+        return found
+
+    def item(self, where: Item, scene: Scene) -> Item | None:
+        """What is seen in the box of ``where``; None for bare background or nothing that can be recognised.
+
+        Pixels that other items of the reference ``scene`` reach into are not looked at.
+        """
+        found = self._search(where, scene)
+        return where._replace(**found.looks._asdict()) if found.error < found.bare and found.error <= 1 else None
+
+    def empty(self, where: Item, scene: Scene) -> bool:
+        """Whether the box of ``where`` shows bare background, nearer than any item."""
+        found = self._search(where, scene)
+        return found.bare <= found.error and found.bare <= 1
+
+    def _search(self, where: Item, scene: Scene) -> _Found:
+        """Candidates differ from the best one so far in one attribute, until none is nearer: ``where`` only starts it."""
+        rows, columns = self._renderer.box(where)
+        box = slice(rows.start, rows.stop, _STEP), slice(columns.start, columns.stop, _STEP)
+        crop, weight = self._soft[box], self._weight(where, scene)
+        ground = self._ground(where, crop, weight)
+        limit = (255 * TOLERANCE) ** 2 * 3 * max(float(weight.sum()), 1.0)
+        bare = float((np.square(crop - ground) * weight).sum())
+        best = looks(where)
+        while True:
+            candidates, paint, show = _variations(best, self.level)
+            errors = (np.square(paint + show * ground - crop) * weight).reshape(len(candidates), -1).sum(1)
+            k = int(errors.argmin())
+            if candidates[k] == best:
+                return _Found(best, float(errors[k]) / limit, bare / limit)
+            best = candidates[k]
+
+    def _weight(self, where: Item, scene: Scene) -> Array:
+        """[s, s, 1] at half resolution: 0 where another item of the scene reaches into the box, else 1."""
+        size, (left, top) = self.level.item, self.level.corner(where)
+        reach = size + 2  # the blur
+        near = []
+        for other in scene.items:
+            x, y = self.level.corner(other)
+            if other.place != where.place and abs(x - left) < reach and abs(y - top) < reach:
+                near.append(other)
+        if not near:
+            side = -(-size // _STEP)
+            return np.ones((side, side, 1), np.float32)
+        mask = _soften(np.repeat(footprint(self.level, near)[..., None], 3, 2).astype(np.float32))
+        box = self._renderer.box(where)
+        return (mask[box][::_STEP, ::_STEP, :1] < 0.02).astype(np.float32)
+
+    def _ground(self, where: Item, crop: Array, weight: Array) -> Array:
+        """The level's background nearest to the rim of the box, so that an earlier wrong one does not matter here."""
+        rows, columns = self._renderer.box(where)
+        _, grounds = _soft_backgrounds(self.level)
+        crops = grounds[:, rows.start : rows.stop : _STEP, columns.start : columns.stop : _STEP]
+        rim = np.ones(crop.shape[:2], bool)
+        rim[1:-1, 1:-1] = False
+        # The rim may hold parts of the item: a bounded error keeps them from deciding.
+        errors = np.minimum(np.abs(crops[:, rim] - crop[rim]), 40.0) * weight[rim]
+        return crops[int(errors.sum((1, 2)).argmin())]
+
+
+def _soften(pixels: Array) -> Array:
+    """[h, w, c] blurred, edges repeated."""
+    for axis in (0, 1):
+        padded = np.pad(pixels, [(2, 2) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        length = pixels.shape[axis]
+        take = (slice(None),) * axis
+        pixels = sum(_TAPS[k] * padded[(*take, slice(k, k + length))] for k in range(5))
+    return pixels
+
+
+@lru_cache(maxsize=None)
+def _soft_backgrounds(level: Level) -> tuple[tuple[str, ...], Array]:
+    """Names, and [names, size, size, 3]."""
+    backgrounds = renderer(level).backgrounds
+    return tuple(backgrounds), np.stack([_soften(b) for b in backgrounds.values()])
+
+
+@lru_cache(maxsize=None)
+def _grounds(level: Level) -> tuple[tuple[str, ...], Array]:
+    names, grounds = _soft_backgrounds(level)
+    return names, np.ascontiguousarray(grounds[:, ::_STEP, ::_STEP])
+
+
+@lru_cache(maxsize=4096)
+def _variations(start: Looks, level: Level) -> tuple[list[Looks], Array, Array]:
+    """``start`` and all that differs from it in one attribute; their blurred paint [n, s, s, 3] and show [n, s, s, 1]."""
+    found = {start: None}
+    found.update((start._replace(shape=s), None) for s in level.shapes)
+    found.update((start._replace(color=c), None) for c in level.colors)
+    found.update((start._replace(material=m), None) for m in level.materials)
+    found.update((start._replace(text=t), None) for t in ("", *level.letters))
+    patches = [_soft_patch(candidate, level) for candidate in found]
+    return list(found), np.stack([p.paint for p in patches]), np.stack([p.show for p in patches])
+
+
+@lru_cache(maxsize=4096)
+def _soft_patch(looks: Looks, level: Level) -> Patch:
+    """A patch as it looks after the blur. Blurring paint and coverage apart is exact over a smooth ground."""
+    patch = renderer(level).patch(looks)
+    around = ((2, 2), (2, 2), (0, 0))
+    paint = _soften(np.pad(patch.paint, around))
+    show = _soften(np.pad(patch.show, around, constant_values=1))
+    return Patch(*(np.ascontiguousarray(a[2:-2:_STEP, 2:-2:_STEP]) for a in (paint, show)))
+
+
+def footprint(level: Level, items: list[Item]) -> NDArray[np.bool_]:
+    """[size, size]: every pixel that any of the items touches."""
+    draw = renderer(level)
+    mask = np.zeros((level.size, level.size), bool)
+    for item in items:
+        mask[draw.box(item)] |= draw.footprint(item)
+    return mask
