@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Eta
@@ -59,13 +60,16 @@ def summary(runs: Sequence[Run]) -> None:
         config = run.folder.config
         metrics = run.metrics
         title = f"{config['model']} on {config['benchmark']}: {config['limit']} sessions, points with 95 % intervals"
-        table = Table(title=title, title_justify="left")
-        table.add_column("turn", justify="right")
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.add_column("turn", justify="right", no_wrap=True)
         shown = [
-            (f"success\n{protocol}", metrics[(metrics.metric == "marginal_success") & (metrics.protocol == protocol)])
+            (
+                f"success\n{_narrow(protocol)}",
+                metrics[(metrics.metric == "marginal_success") & (metrics.protocol == protocol)],
+            )
             for protocol in config["protocols"]
         ]
-        for metric, words in (("turn_success", "all turns so far\nfree-running"), ("exposure_bias", "exposure\nbias")):
+        for metric, words in (("turn_success", "all so far\nfree-\nrunning"), ("exposure_bias", "exposure\nbias")):
             shown.append(
                 (words, metrics[(metrics.metric == metric) & metrics.protocol.isin(["free-running", "paired"])])
             )
@@ -76,8 +80,13 @@ def summary(runs: Sequence[Run]) -> None:
         for turn in range(1, config["turns"] + 1):
             table.add_row(str(turn), *(_cell(rows[rows.turn == turn], digits) for _, rows in shown))
         if shown:
+            console.print(title, soft_wrap=True)
             console.print(table)
         console.print(f"report       {run.path / REPORT}\nleaderboard  {run.path / LEADERBOARD}", soft_wrap=True)
+
+
+def _narrow(protocol: str) -> str:
+    return protocol.replace("-", "-\n")
 
 
 def _cell(rows: pd.DataFrame, digits: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,20 @@ import pytest
 
 from mteval import registry
 from mteval.benchmarks.shapes import ShapesEdit
+from mteval.cli import call
 from mteval.editors.base import BenchmarkBound, Editor, EditRequest
 from mteval.editors.controls import Identity, Oracle, Synthetic
 from mteval.errors import UsageError
 from mteval.rollout import joined_instruction, seed_for
 from mteval.sessions import Session
+from mteval.store import RunFolder
 from tests.mteval.fakes import Rows
 
+SUCCESS, DRIFT, DRIFT_PENALTY, CASCADE_PENALTY = 0.8, 2, 0.2, 0.5
+KNOWN = (
+    *("marginal_success", "conditional_success", "turn_success", "content_consistency"),
+    *("exposure_bias", "exposure_bias_drift", "exposure_bias_cascade"),
+)
 SHAPES = ShapesEdit(level="easy", split="validation")
 
 
@@ -122,3 +130,72 @@ def test_impossible_values_are_refused(wrong: dict[str, Any]) -> None:
 def test_a_control_that_needs_references_says_so() -> None:
     with pytest.raises(UsageError, match="rows has none"):
         Oracle().bind(Rows(references=False), [])
+
+
+@pytest.fixture(scope="module")
+def synthetic_metrics(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The metrics of a real `mteval run --model synthetic`."""
+    folder = tmp_path_factory.mktemp("synthetic") / "run"
+    args = f"success={SUCCESS},drift={DRIFT},drift_penalty={DRIFT_PENALTY},cascade_penalty={CASCADE_PENALTY}"
+    typed = ["run", "--model", "synthetic", "--model-args", args, "--benchmark-args", "level=easy", "--limit", "150"]
+    typed += ["--protocol", "free-running", "--protocol", "teacher-forced"]
+    assert call([*typed, "--scorers", "shapes-if", "--scorers", "shapes-cc", "--output", str(folder)]) == 0
+    return RunFolder(folder).metrics()
+
+
+def truth(metric: str, protocol: str, turn: int) -> float:
+    """The closed forms of the docstring of Synthetic."""
+    so_far = 1.0 if turn == 1 else SUCCESS * (SUCCESS - DRIFT_PENALTY) ** (turn - 2)  # P_t
+    chained = SUCCESS if turn == 1 else SUCCESS - DRIFT_PENALTY
+    drift, cascade = (0.0, 0.0) if turn == 1 else (so_far * DRIFT_PENALTY, (1 - so_far) * CASCADE_PENALTY)
+    return {
+        "marginal_success": SUCCESS - (drift + cascade if protocol == "free-running" else 0),
+        "conditional_success": chained,
+        "turn_success": so_far * chained,
+        "exposure_bias": drift + cascade,
+        "exposure_bias_drift": drift,
+        "exposure_bias_cascade": cascade,
+        "content_consistency": 1 - (turn if protocol == "free-running" else 1) * DRIFT / 255,
+    }[metric]
+
+
+def test_the_metrics_recover_the_set_values_of_the_synthetic_editor(synthetic_metrics: Any) -> None:
+    rows = synthetic_metrics[(synthetic_metrics.task_type == "all") & synthetic_metrics.turn.notna()]
+    found = 0
+    for row in rows.itertuples():
+        if row.metric not in KNOWN:
+            continue
+        found += 1
+        expected = truth(row.metric, row.protocol, row.turn)
+        # Twice the half-width: about thirty 95 % intervals are looked at, and one or two of them should miss.
+        assert abs(row.value - expected) <= (row.high - row.low) + 1e-6, (row, expected)
+    assert found == 3 * (2 + 1 + 1 + 3 + 2)
+
+
+def test_most_of_its_intervals_hold_the_set_value(synthetic_metrics: Any) -> None:
+    rows = synthetic_metrics[(synthetic_metrics.task_type == "all") & synthetic_metrics.metric.isin(KNOWN)]
+    rows = rows[rows.turn.notna()]
+    inside = [
+        row.low - 1e-6 <= truth(row.metric, row.protocol, row.turn) <= row.high + 1e-6 for row in rows.itertuples()
+    ]
+    assert np.mean(inside) >= 0.85
+
+
+def test_controls_give_what_the_table_of_controls_says(tmp_path: Path) -> None:
+    for name in ("oracle", "identity"):
+        typed = ["run", "--model", name, "--benchmark-args", "level=easy", "--limit", "20", "--turns", "4"]
+        assert call([*typed, "--output", str(tmp_path / name)]) == 0
+    oracle, identity = (RunFolder(tmp_path / name).metrics() for name in ("oracle", "identity"))
+    for table, metric, value in (
+        (oracle, "marginal_success", 1.0),
+        (oracle, "turn_success", 1.0),
+        (oracle, "content_consistency", 1.0),
+        (oracle, "exposure_bias", 0.0),
+        (identity, "content_consistency", 1.0),
+    ):
+        rows = table[(table.metric == metric) & (table.task_type == "all")]
+        assert len(rows)
+        assert np.allclose(rows.value, value, atol=1e-6), (metric, rows)
+    # Free-running it can pass without an edit: what an earlier turn did not add need not be removed.
+    floor = identity[(identity.metric == "marginal_success") & (identity.protocol == "teacher-forced")]
+    assert (floor[floor.turn.notna() & (floor.task_type == "all")].value < 0.1).all()
