@@ -1,6 +1,6 @@
 """Values that may be missing, and the arithmetic of verdicts over them.
 
-The axes are [session, unit, repeat]; a unit is a turn, or an instruction of a turn. What is computed within a repeat
+The axes are [unit, repeat, session]; a unit is a turn, or an instruction of a turn. What is computed within a repeat
 (products over turns, pairs of protocols) is averaged within the session only by :func:`share`.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ class Cells:
     def at(self, turn: int) -> Cells:
         """The cells of one turn; the axis stays, with length 1."""
         unit = slice(turn - 1, turn)
-        return Cells(self.values[:, unit], self.known[:, unit], self.missing[:, unit])
+        return Cells(self.values[unit], self.known[unit], self.missing[unit])
 
     def only(self, mask: Bools) -> Cells:
         """Outside ``mask`` there is nothing to judge."""
@@ -71,15 +70,15 @@ def product(verdicts: Cells, exists: Bools) -> Cells:
     Args:
         exists: whether the session has such a turn; where not there is nothing to judge.
     """
-    failed, unknown = (np.logical_or.accumulate(mask, axis=1) for mask in _failed_and_unknown(verdicts))
-    known = exists & (failed | (np.logical_or.accumulate(verdicts.judgeable, axis=1) & ~unknown))
+    failed, unknown = (np.logical_or.accumulate(mask, axis=0) for mask in _failed_and_unknown(verdicts))
+    known = exists & (failed | (np.logical_or.accumulate(verdicts.judgeable, axis=0) & ~unknown))
     return Cells((known & ~failed).astype(np.float64), known, exists & ~failed & unknown)
 
 
 def before(verdicts: Cells) -> Cells:
     """P_t: whether all of the turns 1..t-1 succeeded, three-valued as in :func:`product`; P_1 = 1."""
-    failed, unknown = (np.logical_or.accumulate(mask, axis=1) for mask in _failed_and_unknown(verdicts))
-    failed, unknown = (np.concatenate([np.zeros_like(mask[:, :1]), mask[:, :-1]], axis=1) for mask in (failed, unknown))
+    failed, unknown = (np.logical_or.accumulate(mask, axis=0) for mask in _failed_and_unknown(verdicts))
+    failed, unknown = (np.concatenate([np.zeros_like(mask[:1]), mask[:-1]]) for mask in (failed, unknown))
     known = failed | ~unknown
     return Cells((~failed & ~unknown).astype(np.float64), known, ~known)
 
@@ -133,7 +132,7 @@ def differences(
 
 def _part(cells: Cells, worst: Cells, best: Cells) -> Part:
     """Mean over the repeats of a unit, then sum over the units of a session."""
-    missing = cells.missing.any(axis=2).sum(axis=1)
+    missing = cells.missing.any(axis=1).sum(axis=0)
     bounds = math.nan, math.nan
     if missing.any():
         bounds = _mean(worst), _mean(best)
@@ -141,11 +140,10 @@ def _part(cells: Cells, worst: Cells, best: Cells) -> Part:
 
 
 def _sums(cells: Cells) -> tuple[Floats, Floats]:
-    counts = cells.known.sum(axis=2, dtype=np.float64)
-    means = cells.values.sum(axis=2) / np.maximum(counts, 1.0)
-    numerator: Any = means.sum(axis=1)
-    denominator: Any = np.minimum(counts, 1.0).sum(axis=1)
-    return numerator, denominator
+    counts = cells.known.sum(axis=1)
+    means = cells.values.sum(axis=1) / np.maximum(counts, 1)
+    numerator: Floats = means.sum(axis=0)
+    return numerator, (counts > 0).sum(axis=0).astype(np.float64)
 
 
 def _mean(cells: Cells) -> float:

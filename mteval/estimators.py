@@ -47,10 +47,10 @@ class Sources:
         return self.count == len(self.codes)
 
     def sums(self, values: Floats) -> Floats:
-        """[sessions, k] -> [sources, k]."""
+        """[k, sessions] -> [k, sources]."""
         if self.single:
             return values
-        return np.stack([np.bincount(self.codes, column, self.count) for column in values.T], axis=1)
+        return np.stack([np.bincount(self.codes, row, self.count) for row in values])
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Quantity(ABC):
 
     @abstractmethod
     def formula(self, ratios: Floats) -> Floats:
-        """[..., k] -> [...]."""
+        """[k, ...] -> [...]."""
 
     @abstractmethod
     def limits(self, value: float, sample: Sample) -> tuple[Limits, str]:
@@ -91,16 +91,16 @@ class Quantity(ABC):
 
     def estimate(self, sources: Sources) -> Estimate:
         """The value with its interval and its bounds."""
-        numerators = np.stack([part.numerator for part in self.parts], axis=1)
-        denominators = np.stack([part.denominator for part in self.parts], axis=1)
+        numerators = np.stack([part.numerator for part in self.parts])
+        denominators = np.stack([part.denominator for part in self.parts])
         n_missing = int(np.max([part.missing for part in self.parts], axis=0).sum())
         bounds = self._bounds() if n_missing else (None, None)
-        if not denominators.any(axis=0).all():  # one part is empty: there is no value
+        if not denominators.sum(axis=1).all():  # one part is empty: there is no value
             return replace(NOTHING, n_missing=n_missing, worst=bounds[0], best=bounds[1])
         sample = Sample(sources.sums(numerators), sources.sums(denominators), sources.single)
         value = float(self.formula(sample.ratios))
         (low, high), method = self.limits(value, sample)
-        n = int(denominators.max(axis=1).sum())
+        n = int(denominators.max(axis=0).sum())
         return Estimate(value, low, high, n, n_missing, method, *bounds)
 
     def _bounds(self) -> tuple[float, float]:
@@ -109,54 +109,55 @@ class Quantity(ABC):
         return float(worst), float(best)
 
     def paired(self, other: Self) -> tuple[Floats, Floats]:
-        """[sessions, 2k] of both: numerators then denominators, each part cut to the sessions where both have data."""
+        """[2k, sessions] of both: numerators then denominators, each part cut to the sessions where both have data."""
         mine, theirs = [], []
         for a, b in zip(self.parts, other.parts, strict=True):
             both = (a.denominator > 0) & (b.denominator > 0)
             mine.append((a.numerator * both, a.denominator * both))
             theirs.append((b.numerator * both, b.denominator * both))
-        return _side_by_side(mine), _side_by_side(theirs)
+        return _stacked(mine), _stacked(theirs)
 
     def of_totals(self, totals: Floats) -> Floats:
-        """The value of summed columns as :meth:`paired` lays them out: [..., 2k] -> [...]."""
-        numerators, denominators = np.split(totals, 2, axis=-1)
+        """The value of summed columns as :meth:`paired` lays them out: [2k, ...] -> [...]."""
+        numerators, denominators = np.split(totals, 2)
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.formula(numerators / denominators)
 
 
-def _side_by_side(columns: Sequence[tuple[Floats, Floats]]) -> Floats:
-    return np.stack([numerator for numerator, _ in columns] + [denominator for _, denominator in columns], axis=1)
+def _stacked(columns: Sequence[tuple[Floats, Floats]]) -> Floats:
+    return np.stack([numerator for numerator, _ in columns] + [denominator for _, denominator in columns])
 
 
 class Sample:
     """Sums of one quantity by source, over the sources that have data.
 
     Attributes:
-        numerators, denominators: [sources, k].
+        numerators, denominators: [k, sources].
         single: every source has one session.
     """
 
     def __init__(self, numerators: Floats, denominators: Floats, single: bool) -> None:
-        with_data = denominators.any(axis=1)
-        self.numerators = numerators if with_data.all() else numerators[with_data]
-        self.denominators = denominators if with_data.all() else denominators[with_data]
+        with_data = np.flatnonzero(denominators.max(axis=0))
+        all_have = len(with_data) == denominators.shape[1]
+        self.numerators = numerators if all_have else numerators[:, with_data]
+        self.denominators = denominators if all_have else denominators[:, with_data]
         self.single = single
 
     def __len__(self) -> int:
-        return len(self.numerators)
+        return int(self.numerators.shape[1])
 
     @cached_property
     def ratios(self) -> Floats:
         """[k]."""
-        return np.asarray(self.numerators.sum(axis=0) / self.denominators.sum(axis=0))
+        return np.asarray(self.numerators.sum(axis=1) / self.denominators.sum(axis=1))
 
     @cached_property
     def left_out(self) -> Floats:
-        """[sources, k]: the ratios without one source; NaN where it alone has data."""
+        """[k, sources]: the ratios without one source; NaN where it alone has data."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(
-                (self.numerators.sum(axis=0) - self.numerators) / (self.denominators.sum(axis=0) - self.denominators)
-            )
+            numerators = self.numerators.sum(axis=1, keepdims=True) - self.numerators
+            denominators = self.denominators.sum(axis=1, keepdims=True) - self.denominators
+            return np.asarray(numerators / denominators)
 
     @cached_property
     def plain(self) -> bool:
@@ -166,8 +167,8 @@ class Sample:
 
     @cached_property
     def shares(self) -> Floats:
-        """[sources, k]: the weight of each source in each ratio."""
-        return np.asarray(self.denominators / self.denominators.sum(axis=0))
+        """[k, sources]: the weight of each source in each ratio."""
+        return np.asarray(self.denominators / self.denominators.sum(axis=1, keepdims=True))
 
     def effective_size(self, one_value: float, replicates: Floats, shares: Floats) -> float:
         """How many independent values would give the same variance.
@@ -191,13 +192,13 @@ class Rate(Quantity):
     """The plain mean of ratios of values in [0, 1]."""
 
     def formula(self, ratios: Floats) -> Floats:
-        return np.asarray(ratios.mean(axis=-1))
+        return np.asarray(ratios.mean(axis=0))
 
     def limits(self, value: float, sample: Sample) -> tuple[Limits, str]:
         if len(self.parts) == 1 and sample.plain:
             return wilson(value, len(sample)), "wilson"
         replicates = self.formula(sample.left_out)
-        size = sample.effective_size(value * (1 - value), replicates, sample.shares.mean(axis=1))
+        size = sample.effective_size(value * (1 - value), replicates, sample.shares.mean(axis=0))
         return wilson(value, size, student(len(sample))), "wilson-jackknife"
 
 
@@ -210,11 +211,11 @@ class Overall(Quantity):
 
     def _product(self, ratios: Floats) -> Floats:
         # Leaving out the only success may give -0.0 or -1e-17: a product of rates is never negative.
-        return np.asarray(np.maximum(ratios[..., 0] * ratios[..., 1:].mean(axis=-1), 0.0))
+        return np.asarray(np.maximum(ratios[0] * ratios[1:].mean(axis=0), 0.0))
 
     def limits(self, value: float, sample: Sample) -> tuple[Limits, str]:
         product = value**2
-        size = sample.effective_size(product * (1 - product), self._product(sample.left_out), sample.shares[:, 0])
+        size = sample.effective_size(product * (1 - product), self._product(sample.left_out), sample.shares[0])
         low, high = wilson(min(product, 1.0), size, student(len(sample)))
         return (math.sqrt(low), math.sqrt(high)), "wilson-jackknife"
 
@@ -230,17 +231,17 @@ class Difference(Quantity):
     shared: bool = False
 
     def formula(self, ratios: Floats) -> Floats:
-        return np.asarray(ratios[..., 0] - ratios[..., 1])
+        return np.asarray(ratios[0] - ratios[1])
 
     def limits(self, value: float, sample: Sample) -> tuple[Limits, str]:
         if self.shared and not sample.numerators.any():
             return (0.0, 0.0), "shared"
         if sample.plain:
-            gains, losses = sample.numerators.sum(axis=0)
+            gains, losses = sample.numerators.sum(axis=1)
             return tango(float(gains), float(losses), len(sample)), "tango"
         gained, lost = sample.ratios
         one_value = float(gained + lost) - value**2
-        size = sample.effective_size(one_value, self.formula(sample.left_out), sample.shares[:, 0])
+        size = sample.effective_size(one_value, self.formula(sample.left_out), sample.shares[0])
         return tango(gained * size, lost * size, size, student(len(sample))), "tango-jackknife"
 
 
@@ -249,17 +250,17 @@ class Gap(Quantity):
     """Mean of the first half of the ratios minus mean of the second half, all of values in [0, 1]."""
 
     def formula(self, ratios: Floats) -> Floats:
-        first, second = np.split(ratios, 2, axis=-1)
-        return np.asarray(first.mean(axis=-1) - second.mean(axis=-1))
+        first, second = np.split(ratios, 2)
+        return np.asarray(first.mean(axis=0) - second.mean(axis=0))
 
     def limits(self, value: float, sample: Sample) -> tuple[Limits, str]:
         half = len(self.parts) // 2
         means, ends = [], []
-        for parts, columns in ((self.parts[:half], slice(half)), (self.parts[half:], slice(half, None))):
-            side = Sample(sample.numerators[:, columns], sample.denominators[:, columns], sample.single)
+        for parts, rows in ((self.parts[:half], slice(half)), (self.parts[half:], slice(half, None))):
+            side = Sample(sample.numerators[rows], sample.denominators[rows], sample.single)
             rate = Rate(parts)
             mean = float(rate.formula(side.ratios))
-            means.append((mean, rate.formula(sample.left_out[:, columns])))
+            means.append((mean, rate.formula(sample.left_out[rows])))
             ends.append(rate.limits(mean, side)[0])
         (first, first_replicates), (second, second_replicates) = means
         varies = np.ptp(first_replicates) > 0 and np.ptp(second_replicates) > 0
@@ -272,7 +273,7 @@ class Mean(Quantity):
     """One ratio of values without a fixed range."""
 
     def formula(self, ratios: Floats) -> Floats:
-        return ratios[..., 0]
+        return np.asarray(ratios[0])
 
     def limits(self, value: float, sample: Sample) -> tuple[Limits, str]:
         half = student(len(sample)) * math.sqrt(jackknife_variance(self.formula(sample.left_out)))

@@ -169,8 +169,8 @@ def _following(grid: Grid, scorer: str, by_type: bool) -> Iterator[tuple[Label, 
 
 
 def _all_hold(subs: Cells) -> Cells:
-    """Whether the image holds every instruction that it is judged for: [session, 1, repeat]."""
-    return product(subs, subs.known | subs.missing).at(subs.values.shape[1])
+    """Whether the image holds every instruction that it is judged for: one unit."""
+    return product(subs, subs.known | subs.missing).at(len(subs.values))
 
 
 def _marginal(
@@ -189,7 +189,7 @@ def _marginal(
         return
     parts: dict[str, list[Part]] = {}
     for index, task_type in enumerate(grid.task_types):
-        of_type = verdicts.only((grid.types == index)[:, :, None])
+        of_type = verdicts.only((grid.types == index)[:, None, :])
         yield Label(protocol, scorer, None, task_type, metric), rate(of_type)
         parts[task_type] = [share(of_type.at(turn)) for turn in grid.each_turn]
         for turn, part in zip(grid.each_turn, parts[task_type], strict=True):
@@ -286,7 +286,7 @@ def _seed_spreads(grid: Grid, measures: Mapping[str, Measure]) -> Iterator[tuple
             cells = _judged(grid, protocol, scorer, measure)
             for turn in grid.each_turn:
                 here = cells.at(turn)
-                sums, counts = here.values.sum(axis=(0, 1)), here.known.sum(axis=(0, 1))
+                sums, counts = here.values.sum(axis=(0, 2)), here.known.sum(axis=(0, 2))
                 means = [float(total / count) for total, count in zip(sums, counts, strict=True) if count]
                 if len(means) > 1:
                     deviation, (low, high) = spread(means)

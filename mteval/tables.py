@@ -54,14 +54,14 @@ def _frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
 
 
 class Grid:
-    """A run as arrays on the axes [session, turn, repeat], sessions in the order of their ids.
+    """A run as arrays on the axes [turn, repeat, session], sessions in the order of their ids.
 
     Attributes:
         sessions, protocols, task_types, scorers: names, sorted.
         sources: which sessions share a start image.
         turns, repeats: the lengths of the axes.
-        types: [session, turn], index into task_types; -1 where a session has no such turn.
-        states: protocol -> [session, turn, repeat], index into TURN_STATES; -1 where there is no such turn.
+        types: [turn, session], index into task_types; -1 where a session has no such turn.
+        states: protocol -> [turn, repeat, session], index into TURN_STATES; -1 where there is no such turn.
     """
 
     def __init__(self, turns: pd.DataFrame, scores: pd.DataFrame) -> None:
@@ -74,14 +74,14 @@ class Grid:
         codes = np.zeros(len(self.sessions), dtype=np.int64)
         codes[session] = source
         self.sources = Sources(codes, len(source_names))
-        self.types = np.full((len(self.sessions), self.turns), _NONE, dtype=np.int16)
-        self.types[session, turn - 1] = task_type
+        self.types = np.full((self.turns, len(self.sessions)), _NONE, dtype=np.int16)
+        self.types[turn - 1, session] = task_type
         state = _coded(turns["state"], TURN_STATES)[1]
         self.states: dict[str, Codes] = {}
         for index, name in enumerate(self.protocols):
             rows = protocol == index
-            found = np.full((len(self.sessions), self.turns, self.repeats), _NONE, dtype=np.int8)
-            found[session[rows], turn[rows] - 1, repeat[rows] - 1] = state[rows]
+            found = np.full((self.turns, self.repeats, len(self.sessions)), _NONE, dtype=np.int8)
+            found[turn[rows] - 1, repeat[rows] - 1, session[rows]] = state[rows]
             self.states[name] = found
         self._scores = _Scores(scores, self.sessions, self.protocols)
         self.scorers = self._scores.scorers
@@ -92,7 +92,7 @@ class Grid:
         return range(1, self.turns + 1)
 
     def exists(self, protocol: str) -> Bools:
-        """[session, turn, repeat]: whether there is such a turn."""
+        """[turn, repeat, session]: whether there is such a turn."""
         return np.asarray(self.states[protocol] != _NONE)
 
     def parts(self, scorer: str) -> set[str]:
@@ -106,7 +106,7 @@ class Grid:
 
     def sub_verdicts(self, scorer: str, turn: int) -> Cells:
         """Single-shot: whether the image of ``turn`` holds each instruction 1..turn; a unit is an instruction."""
-        states = np.repeat(self.states["single-shot"][:, turn - 1 : turn], turn, axis=1)
+        states = np.repeat(self.states["single-shot"][turn - 1 : turn], turn, axis=0)
         rows = self._scores.rows("single-shot", scorer, turn=turn)
         return self._cells(states, rows, rows, "success")
 
@@ -162,8 +162,8 @@ class _Scores:
         return rows if wanted.all() else rows[wanted]
 
     def place(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
-        """Where rows go on the axes [session, unit, repeat]."""
-        return self.session[rows], self.judged[rows] - 1, self.repeat[rows] - 1
+        """Where rows go on the axes [unit, repeat, session]."""
+        return self.judged[rows] - 1, self.repeat[rows] - 1, self.session[rows]
 
     def parts_of(self, protocol: str, scorer: str) -> list[str]:
         return [part for part in self.parts if len(self._all_rows(protocol, scorer, part))]
@@ -184,7 +184,7 @@ class _Scores:
 def _coded(column: pd.Series[Any], names: Sequence[str] | None = None) -> tuple[list[str], Ints]:
     """The sorted names in a column (or ``names``) and each row's index into them, -1 for any other name."""
     categories = column.astype("category").cat
-    found = [str(name) for name in categories.categories]
+    found: list[str] = categories.categories.tolist()
     codes = categories.codes.to_numpy().astype(np.int64)
     if names is None:
         used = np.bincount(codes, minlength=len(found)) > 0
