@@ -51,6 +51,20 @@ def round_trip(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     return vae.decode(vae.encode(images).latent_dist.mode()).sample
 
 
+@torch.no_grad()
+def finished_codec(level: Level, settings: CodecSettings, seed: int, path: Path) -> AutoencoderKL:
+    """The averaged codec of a checkpoint, its latents' shift and scale measured and set so that they have unit variance."""
+    vae = models.codec(settings.channels).to(memory_format=torch.channels_last)
+    ema = checkpoint.Ema(vae, settings.ema)
+    checkpoint.load(path, vae, torch.optim.AdamW(vae.parameters()), ema)
+    ema.copy_to(vae.eval())
+    # Rounded as it will be stored, so that the transformer is trained on what it will meet.
+    vae.to(torch.bfloat16).to(torch.float32)
+    latents = vae.encode(data.pictures(level, seed, -1, 256).to(memory_format=torch.channels_last)).latent_dist.mode()
+    vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std()))
+    return vae
+
+
 def train_codec(
     level: Level, settings: CodecSettings, seed: int, path: Path, save_every: int = 200
 ) -> Iterator[tuple[int, dict[str, float]]]:

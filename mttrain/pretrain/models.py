@@ -11,8 +11,8 @@ from mteval.benchmarks.shapes.world import BACKGROUNDS, COLORS, LETTERS, MATERIA
 
 LATENT_CHANNELS = 12
 TEXT_WIDTH, POOLED_WIDTH = 64, 64
-CLIP_LENGTH = 48
-_VERBS = """Add a at the Put in Place Remove Delete Take away Replace with Swap for Turn into Make Paint Change color of to
+CLIP_LENGTH = 64
+_VERBS = """Add a an at the Put in Place Remove Delete Take away Replace with Swap for Turn into Make Paint Change color of to
 Give texture one Write on letter Move Shift Bring it There should be number background Use as top middle bottom left
 center right and""".split()
 
