@@ -134,7 +134,8 @@ def test_a_run_writes_every_file_and_ends_with_a_table_and_paths(
     for name in ("metrics.json", "leaderboard.csv", "costs.csv", "report.html"):
         assert (tmp_path / name).stat().st_size > 0
         assert (str(tmp_path / name) in out) == (name in ("report.html", "leaderboard.csv"))
-    assert "teacher-forced" in out
+    assert "bias" in out
+    assert max(map(len, out.replace(str(tmp_path), "").splitlines())) <= 80
     assert "edits 42/42" in err
     config = RunFolder(tmp_path).config
     assert (config["turns"], config["limit"], config["batch_size"]) == (3, 6, 4)
@@ -341,3 +342,19 @@ def test_importing_mteval_is_light_and_gives_evaluate() -> None:
     assert callable(mteval.evaluate)
     with pytest.raises(AttributeError, match="no attribute 'evalute'"):
         mteval.evalute  # noqa: B018
+
+
+def test_compare_says_better_or_not_distinguishable(said: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    for seed, (name, success) in enumerate((("a", 0.9), ("b", 0.3), ("c", 0.3))):
+        args = ("--model-args", f"success={success}", "--benchmark-args", "level=easy", "--seed", seed)
+        common = ("--limit", "30", "--turns", "1", "--scorers", "shapes-if", "--protocol", "free-running")
+        said("run", "--model", "synthetic", *args, *common, "--output", tmp_path / name)
+    code, out, _ = said("compare", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "d.csv")
+    assert code == 0
+    assert "A better" in out
+    assert set(pd.read_csv(tmp_path / "d.csv")["verdict"]) == {"A better"}
+    assert max(map(len, out.replace(str(tmp_path), "").splitlines())) <= 80
+    assert "not distinguishable" in said("compare", tmp_path / "b", tmp_path / "c")[1]
+    assert "share turns 1 to 1" in said("compare", tmp_path / "a", tmp_path / "b", "--turn", "2")[2]
+    said("run", *PAINTER, "--output", tmp_path / "rows")
+    assert "not comparable" in said("compare", tmp_path / "a", tmp_path / "rows")[2]
