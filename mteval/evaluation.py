@@ -17,7 +17,7 @@ from mteval.config import build
 from mteval.editors.base import BenchmarkBound, Editor
 from mteval.errors import UsageError
 from mteval.plan import Plan, prepare
-from mteval.store import LEADERBOARD, REPORT, RUN, RunFolder, RunWriter
+from mteval.store import LEADERBOARD, REPORT, RUN, RunFolder, RunWriter, save_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,7 +190,7 @@ def summarise(writer: RunWriter) -> Run:
     scores = metrics.score_table(writer.score_records())
     writer.write_metrics(metrics.compute(turns, scores, measures))
     writer.write_costs()
-    writer.write_with(LEADERBOARD, lambda path: csv.write([writer], path))
+    writer.write_with(LEADERBOARD, lambda path: save_table(csv.leaderboard([writer]), path))
     writer.write_with(REPORT, lambda path: html.write([writer], path))
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     writer.write_json(RUN, {**config, "clock": {**config["clock"], "finished": finished}})

@@ -34,7 +34,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from mteval.errors import UsageError
 from mteval.sessions import SCHEMA_VERSION, ScoreKey, ScoreRecord, TurnKey, TurnRecord
@@ -383,6 +383,11 @@ def _cut_torn_line(path: Path) -> None:
         if content and not content.endswith(b"\n"):
             with open(path, "r+b") as file:
                 file.truncate(content.rfind(b"\n") + 1)
+
+
+def save_table(table: pd.DataFrame, to: Path | TextIO) -> None:
+    """Write a table as CSV."""
+    table.to_csv(to, index=False)
 
 
 def check_writable(path: Path) -> None:

@@ -27,7 +27,7 @@ def compare(
       mteval compare runs/tiny-kontext-shapes-0a1b2c3d runs/identity-shapes-4e5f6a7b --output differences.csv
     """
     from mteval import compare as comparing
-    from mteval.store import RunFolder
+    from mteval.store import RunFolder, save_table
 
     a, b = RunFolder(first), RunFolder(second)
     differences = comparing.compare(_tables(a), _tables(b), _shared_measures(a, b))
@@ -44,7 +44,7 @@ def compare(
         for row in rows.itertuples():
             typer.echo(_line(row))
     if output:
-        differences.to_csv(output, index=False)
+        save_table(differences, output)
         typer.echo(f"\nevery turn: {output}")
     return 0
 

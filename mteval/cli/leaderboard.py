@@ -20,12 +20,10 @@ def leaderboard(
       mteval leaderboard runs/* --output leaderboard.csv
     """
     from mteval.report import csv
-    from mteval.store import RunFolder
+    from mteval.store import RunFolder, save_table
 
-    folders = [RunFolder(path) for path in runs]
+    table = csv.leaderboard([RunFolder(path) for path in runs])
+    save_table(table, output or sys.stdout)
     if output:
-        csv.write(folders, output)
         typer.echo(str(output))
-    else:
-        csv.leaderboard(folders).to_csv(sys.stdout, index=False)
     return 0

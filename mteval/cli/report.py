@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mteval.store import LEADERBOARD, REPORT
+from mteval.store import LEADERBOARD, REPORT, save_table
 
 if TYPE_CHECKING:
     from mteval.evaluation import Run
@@ -46,6 +46,6 @@ def joint(runs: Sequence[Run], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     folders = [run.folder for run in runs]
-    csv.write(folders, folder / LEADERBOARD)
+    save_table(csv.leaderboard(folders), folder / LEADERBOARD)
     html.write(folders, folder / REPORT)
     typer.echo(f"joint report       {folder / REPORT}\njoint leaderboard  {folder / LEADERBOARD}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -207,6 +207,7 @@ def test_a_finished_run_asks_nothing_and_a_longer_one_repeats_only_the_cut_slice
     assert folder.turn_records() == run(tmp_path / "undisturbed", Painter(), limit=6).turn_records()
 
 
+@settings(max_examples=25)
 @given(data=st.data())
 def test_resuming_from_any_number_of_whole_lines_gives_the_same_records(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
