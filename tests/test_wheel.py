@@ -63,5 +63,14 @@ def test_mteval_run(empty: Path, model: str | None) -> None:
 
 
 def test_a_suite_travels_with_it(empty: Path) -> None:
-    plan = call(empty / "venv" / "bin" / "mteval", "run", "--config", "shapes-standard", "--dry-run", cwd=empty)
+    plan = call(
+        empty / "venv" / "bin" / "mteval",
+        "run",
+        "--config",
+        "shapes-standard",
+        "--model",
+        "oracle",
+        "--dry-run",
+        cwd=empty,
+    )
     assert "shapes" in plan
