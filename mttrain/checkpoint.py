@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -35,25 +35,30 @@ class Ema:
             parameter.copy_(self.parameters[name])
 
 
-def _flat(module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema) -> Iterator[tuple[str, torch.Tensor]]:
+Optimizers = Sequence[torch.optim.Optimizer]
+
+
+def _flat(module: nn.Module, optimizers: Optimizers, ema: Ema) -> Iterator[tuple[str, torch.Tensor]]:
     names = {id(p): name for name, p in module.named_parameters()}
     yield from ((f"model/{name}", p.detach()) for name, p in module.named_parameters())
     yield from ((f"ema/{name}", p) for name, p in ema.parameters.items())
-    for parameter, state in optimizer.state.items():
-        yield from ((f"optimizer/{key}/{names[id(parameter)]}", value) for key, value in state.items())
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            yield from ((f"optimizer/{key}/{names[id(parameter)]}", value) for key, value in state.items())
 
 
-def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, meta: Mapping[str, str]) -> None:
+def save(path: Path, module: nn.Module, optimizers: Optimizers, ema: Ema, meta: Mapping[str, str]) -> None:
     """Write everything a step needs to go on; the file is replaced in one move."""
-    tensors = {name: tensor.contiguous() for name, tensor in _flat(module, optimizer, ema)}
+    tensors = {name: tensor.contiguous() for name, tensor in _flat(module, optimizers, ema)}
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata=dict(meta))
     os.replace(temporary, path)
 
 
-def load(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema) -> dict[str, str]:
-    """Put a saved state back and return its meta data."""
+def load(path: Path, module: nn.Module, optimizers: Optimizers, ema: Ema) -> dict[str, str]:
+    """Put a saved state back and return its meta data; without optimisers, the weights alone."""
     parameters = dict(module.named_parameters())
+    owners = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
     with safe_open(path, framework="pt") as file, torch.no_grad():
         for key in file.keys():  # noqa: SIM118 - not a mapping
             kind, _, rest = key.partition("/")
@@ -62,7 +67,7 @@ def load(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ema: E
                 parameters[rest].copy_(tensor)
             elif kind == "ema":
                 ema.parameters[rest].copy_(tensor)
-            else:
+            elif optimizers:
                 name, _, parameter = rest.partition("/")
-                optimizer.state[parameters[parameter]][name] = tensor
+                owners[id(parameters[parameter])].state[parameters[parameter]][name] = tensor
         return dict(file.metadata())

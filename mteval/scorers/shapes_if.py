@@ -15,7 +15,7 @@ later is not looked at, and an instruction of which nothing is left is not appli
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mteval.benchmarks.shapes.look import TOLERANCE, Picture
 from mteval.benchmarks.shapes.world import LEVELS, Item, Scene
@@ -147,5 +147,3 @@ def _background(picture: Picture, name: str, before: Scene, now: Scene) -> list[
     if other:
         return [_Check(False, f"{' and '.join(other)} is seen where {name} should be")]
     return [_Check(True, f"the background is {name} everywhere")]
-
-

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 from mteval.benchmarks.shapes.world import Level
 from mttrain import checkpoint
 from mttrain.pretrain import data, models
+from mttrain.pretrain.muon import Muon
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,15 @@ class CodecSettings:
 
     ``noise`` is added to the latents before they are decoded, in units of their own standard deviation: what the transformer makes
     is never exact, and a decoder that has only seen exact latents would show it. The means alone are trained (an editor
-    encodes with them); the posterior's variance is left as it is initialised.
+    encodes with them); the posterior's variance is left as it is initialised. ``lr`` is Muon's, for the kernels; a tenth of it
+    goes to AdamW, for the rest.
     """
 
     channels: tuple[int, ...] = (8, 16, 32, 64, 96)
     steps: int = 8000
-    batch: int = 8
-    lr: float = 2e-3
-    warmup: int = 100
+    batch: int = 4
+    lr: float = 0.02
+    warmup: int = 50
     noise: float = 0.05
     ema: float = 0.998
 
@@ -56,7 +58,7 @@ def finished_codec(level: Level, settings: CodecSettings, seed: int, path: Path)
     """The averaged codec of a checkpoint, its latents' shift and scale measured and set so that they have unit variance."""
     vae = models.codec(settings.channels).to(memory_format=torch.channels_last)
     ema = checkpoint.Ema(vae, settings.ema)
-    checkpoint.load(path, vae, torch.optim.AdamW(vae.parameters()), ema)
+    checkpoint.load(path, vae, [], ema)
     ema.copy_to(vae.eval())
     # Rounded as it will be stored, so that the transformer is trained on what it will meet.
     vae.to(torch.bfloat16).to(torch.float32)
@@ -75,9 +77,12 @@ def train_codec(
     """
     torch.manual_seed(seed)
     vae = models.codec(settings.channels).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    kernels = [p for p in vae.parameters() if p.ndim == 4]
+    others = [p for p in vae.parameters() if p.ndim != 4]
+    muon = Muon(kernels, settings.lr)
+    adam = torch.optim.AdamW(others, settings.lr / 10, betas=(0.9, 0.99), weight_decay=0.0)
     ema = checkpoint.Ema(vae, settings.ema)
-    start = int(checkpoint.load(path, vae, optimizer, ema)["step"]) if path.exists() else 0
+    start = int(checkpoint.load(path, vae, [muon, adam], ema)["step"]) if path.exists() else 0
 
     def loss_of(images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         latents = vae.encode(images).latent_dist.mode()
@@ -85,21 +90,21 @@ def train_codec(
         rms = error.square().flatten(1).mean(1).sqrt().mean()
         return rms + error.abs().mean() + 1e-4 * latents.square().mean(), rms
 
-    compiled = torch.compile(loss_of)
     scale = 2 ** (len(settings.channels) - 1)
     for step in range(start, settings.steps):
         images = data.pictures(level, seed, step, settings.batch).to(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         side = level.size // scale
         noise = torch.randn(settings.batch, models.LATENT_CHANNELS, side, side, generator=generator)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * cosine(step, settings.steps, settings.warmup)
-        loss, rms = compiled(images, noise)
-        optimizer.zero_grad()
+        factor = cosine(step, settings.steps, settings.warmup)
+        muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = settings.lr * factor, settings.lr / 10 * factor
+        loss, rms = loss_of(images, noise)
+        vae.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
+        muon.step()
+        adam.step()
         ema.update(vae, step)
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
-            checkpoint.save(path, vae, optimizer, ema, {"step": str(step + 1)})
+            checkpoint.save(path, vae, [muon, adam], ema, {"step": str(step + 1)})
         yield step + 1, {"loss": float(loss.detach()), "psnr": -20 * math.log10(float(rms.detach()) / 2)}

@@ -33,7 +33,9 @@ def export(folder: Path, vae: AutoencoderKL, flow: Flow, ema: Ema, settings: Flo
         tokenizer_2=averaged.t5_tokenizer,
         transformer=averaged.transformer,
     )
-    halved = {name: copy.deepcopy(part).to(torch.bfloat16) for name, part in pipeline.components.items() if _has_weights(part)}
+    halved = {
+        name: copy.deepcopy(part).to(torch.bfloat16) for name, part in pipeline.components.items() if _has_weights(part)
+    }
     pipeline.register_modules(**halved)
     pipeline.save_pretrained(folder, safe_serialization=True)
     defaults = {

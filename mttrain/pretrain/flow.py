@@ -73,7 +73,13 @@ class Flow(nn.Module):
         return t5, clip.input_ids
 
     def velocity(
-        self, noisy: torch.Tensor, source: torch.Tensor, sigma: torch.Tensor, t5: torch.Tensor, clip: torch.Tensor, ids: Ids
+        self,
+        noisy: torch.Tensor,
+        source: torch.Tensor,
+        sigma: torch.Tensor,
+        t5: torch.Tensor,
+        clip: torch.Tensor,
+        ids: Ids,
     ) -> torch.Tensor:
         """[n, tokens, channels]; ``sigma`` [n] in 0..1."""
         text = self.text_encoder_2(t5)[0]
@@ -122,7 +128,7 @@ def train_flow(
     flow = Flow(settings).train()
     optimizer = torch.optim.AdamW(flow.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = checkpoint.Ema(flow, settings.ema)
-    start = int(checkpoint.load(path, flow, optimizer, ema)["step"]) if path.exists() else 0
+    start = int(checkpoint.load(path, flow, [optimizer], ema)["step"]) if path.exists() else 0
     tokens = latents.states.shape[2]
     ids = {length: position_ids(math.isqrt(tokens), length) for length in settings.text_lengths}
     velocity = torch.compile(flow.velocity)
@@ -133,7 +139,9 @@ def train_flow(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         noise = torch.randn(target.shape, generator=generator)
         # One sigma from each of n equal strata: the same distribution, less noise in the loss.
-        u = (torch.randperm(settings.batch, generator=generator) + torch.rand(settings.batch, generator=generator)) / settings.batch
+        u = (
+            torch.randperm(settings.batch, generator=generator) + torch.rand(settings.batch, generator=generator)
+        ) / settings.batch
         sigma = shift_sigmas(u.clamp(1e-4, 1 - 1e-4), tokens)
         noisy = torch.lerp(target, noise, sigma[:, None, None])
         for group in optimizer.param_groups:
@@ -145,5 +153,5 @@ def train_flow(
         optimizer.step()
         ema.update(flow, step)
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
-            checkpoint.save(path, flow, optimizer, ema, {"step": str(step + 1)})
+            checkpoint.save(path, flow, [optimizer], ema, {"step": str(step + 1)})
         yield step + 1, {"loss": float(loss.detach())}, flow, ema

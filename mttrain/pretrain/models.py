@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers.models.resnet import ResnetBlock2D
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
 from mteval.benchmarks.shapes.edits import NUMBERS, plural
@@ -12,9 +13,7 @@ from mteval.benchmarks.shapes.world import BACKGROUNDS, COLORS, LETTERS, MATERIA
 LATENT_CHANNELS = 12
 TEXT_WIDTH, POOLED_WIDTH = 64, 64
 CLIP_LENGTH = 64
-_VERBS = """Add a an at the Put in Place Remove Delete Take away Replace with Swap for Turn into Make Paint Change color of to
-Give texture one Write on letter Move Shift Bring it There should be number background Use as top middle bottom left
-center right and""".split()
+_VERBS = ["Add", "a", "an", "at", "the", "Put", "in", "Place", "Remove", "Delete", "Take", "away", "Replace", "with", "Swap", "for", "Turn", "into", "Make", "Paint", "Change", "color", "of", "to", "Give", "texture", "one", "Write", "on", "letter", "Move", "Shift", "Bring", "it", "There", "should", "be", "number", "background", "Use", "as", "top", "middle", "bottom", "left", "center", "right", "and"]
 
 
 def vocabulary() -> list[str]:
@@ -53,7 +52,7 @@ def clip_tokenizer() -> CLIPTokenizer:
 def codec(channels: tuple[int, ...], latent_channels: int = LATENT_CHANNELS) -> AutoencoderKL:
     """An AutoencoderKL of scale 2 ** (len(channels) - 1); group norm keeps it from diverging."""
     blocks = len(channels)
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
         block_out_channels=channels,
@@ -67,6 +66,16 @@ def codec(channels: tuple[int, ...], latent_channels: int = LATENT_CHANNELS) -> 
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
+    # Start as a well-conditioned linear pyramid: kernels that keep the variance, residual branches that add nothing yet. With the
+    # default initialisation the signal fades along the way and the first thousand steps go into bringing it back.
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            torch.nn.init.zeros_(module.bias)
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):
+            torch.nn.init.zeros_(module.conv2.weight)
+    return vae
 
 
 def clip_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

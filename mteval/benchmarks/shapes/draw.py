@@ -33,7 +33,7 @@ _LABEL = 14.5  # side of the label, with round corners
 
 def _samples(size: int) -> tuple[Array, Array]:
     """Sample positions in pixels, each [size * SAMPLES, size * SAMPLES]; (0, 0) is the top left corner."""
-    line = (np.arange(size * SAMPLES, dtype=np.float32) + 0.5) / SAMPLES
+    line: Array = ((np.arange(size * SAMPLES) + 0.5) / SAMPLES).astype(np.float32)
     x, y = np.meshgrid(line, line)
     return x, y
 
@@ -129,26 +129,26 @@ def _pattern(background: str, x: Array, y: Array) -> tuple[Array, tuple[int, int
     tau = np.float32(2 * np.pi)
     if background == "paper":
         lines = (np.minimum(x % 16, y % 16) < 1.6).astype(np.float32)
-        return lines, (242, 240, 232), (198, 206, 222)
+        return lines, (242, 240, 232), (213, 218, 225)
     if background == "sand":
-        return 0.5 + 0.5 * np.sin(tau * (x + 2 * y) / 16), (236, 218, 178), (216, 190, 142)
+        return 0.5 + 0.5 * np.sin(tau * (x + 2 * y) / 16), (236, 218, 178), (223, 200, 154)
     if background == "grass":
         tuft = (np.abs((x + 8 * (np.floor(y / 8) % 2)) % 16 - 8) + 0.9 * (y % 8) < 5.5).astype(np.float32)
-        return tuft, (192, 222, 168), (150, 192, 122)
+        return tuft, (192, 222, 168), (164, 202, 138)
     if background == "water":
         crest = np.cos(tau * (y - 2.5 * np.sin(tau * x / 32)) / 16)
-        return np.clip(0.5 + 1.5 * crest, 0, 1), (186, 216, 238), (146, 188, 222)
+        return np.clip(0.5 + 1.5 * crest, 0, 1), (186, 216, 238), (160, 198, 227)
     if background == "bricks":
         joint = np.minimum(y % 8, (x + 8 * (np.floor(y / 8) % 2)) % 16) < 1.6
-        return joint.astype(np.float32), (222, 176, 156), (244, 228, 216)
+        return joint.astype(np.float32), (222, 176, 156), (237, 210, 196)
     if background == "wood":
         grain = 0.5 + 0.5 * np.sin(tau * (y + 2 * np.sin(tau * x / 32)) / 8)
-        return np.maximum(0.6 * grain, (y % 16 < 1.6)), (220, 188, 148), (172, 132, 92)
+        return np.maximum(0.6 * grain, (y % 16 < 1.6)), (220, 188, 148), (188, 151, 111)
     if background == "slate":
         spots = (np.hypot(x % 16 - 8, y % 16 - 8) < 3.5).astype(np.float32)
-        return spots, (170, 178, 190), (138, 146, 160)
+        return spots, (170, 178, 190), (149, 157, 170)
     weave = ((np.floor(x / 4) + np.floor(y / 4)) % 2).astype(np.float32)
-    return weave, (232, 226, 236), (206, 198, 214)
+    return weave, (232, 226, 236), (215, 208, 221)
 
 
 def background_pixels(background: str, size: int) -> Array:

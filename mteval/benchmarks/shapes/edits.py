@@ -104,11 +104,11 @@ def subject_replace(c: Context) -> Edit | None:
     old, (shape, color, material) = c.rng.choice(singles), noun
     new = Item(c.next_id, shape, color, material, "", old.place, old.dx, old.dy)
     text = c.phrase(
-        "Replace the {old} with a {new}",
-        "Swap the {old} for a {new}",
-        "Turn the {old} into a {new}",
+        "Replace the {old} with {new}",
+        "Swap the {old} for {new}",
+        "Turn the {old} into {new}",
         old=old.noun,
-        new=new.noun,
+        new=f"{'an' if new.noun[0] in 'aeiou' else 'a'} {new.noun}",
     )
     slots = {"shows": [new.id, ["shape", "color"], []]}
     return Edit("subject_replace", text, slots, (old.id, new.id), c.replaced(old, new))
@@ -165,7 +165,9 @@ def text_change(c: Context) -> Edit | None:
             letter=letter,
         )
     else:
-        text = c.phrase("Write {letter} on the {noun}", "Put the letter {letter} on the {noun}", noun=old.noun, letter=letter)
+        text = c.phrase(
+            "Write {letter} on the {noun}", "Put the letter {letter} on the {noun}", noun=old.noun, letter=letter
+        )
     slots = {"shows": [old.id, ["text"], ["shape", "color"]]}
     return Edit("text_change", text, slots, (old.id,), c.replaced(old, old._replace(text=letter)))
 
@@ -229,7 +231,10 @@ def count_change(c: Context) -> Edit | None:
 def background_change(c: Context) -> Edit | None:
     name = c.rng.choice([b for b in c.level.backgrounds if b != c.scene.background])
     text = c.phrase(
-        "Change the background to {name}", "Replace the background with {name}", "Use {name} as the background", name=name
+        "Change the background to {name}",
+        "Replace the background with {name}",
+        "Use {name} as the background",
+        name=name,
     )
     return Edit("background_change", text, {"background": name}, (), c.scene._replace(background=name))
 

@@ -6,7 +6,7 @@ Blur and colour drift move a picture away from all candidates alike, so the near
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ TOLERANCE = 0.20
 # and shifts of a fraction of a pixel do not count, and no detail that tells candidates apart is that fine.
 _TAPS = np.array([1, 4, 6, 4, 1], np.float32) / 16
 _STEP = 2
+_RIM = 4  # pixels around an item's box that tell what it stands on
 
 
 class _Found(NamedTuple):
@@ -81,7 +82,7 @@ class Picture:
         rows, columns = self._renderer.box(where)
         box = slice(rows.start, rows.stop, _STEP), slice(columns.start, columns.stop, _STEP)
         crop, weight = self._soft[box], self._weight(where, scene)
-        ground = self._ground(where, crop, weight)
+        ground = self._ground(where)
         limit = (255 * TOLERANCE) ** 2 * 3 * max(float(weight.sum()), 1.0)
         bare = float((np.square(crop - ground) * weight).sum())
         best = looks(where)
@@ -109,16 +110,21 @@ class Picture:
         box = self._renderer.box(where)
         return (mask[box][::_STEP, ::_STEP, :1] < 0.02).astype(np.float32)
 
-    def _ground(self, where: Item, crop: Array, weight: Array) -> Array:
-        """The level's background nearest to the rim of the box, so that an earlier wrong one does not matter here."""
+    def _ground(self, where: Item) -> Array:
+        """[s, s, 3]: the background seen around the box of ``where``, so that an earlier wrong one does not matter here."""
         rows, columns = self._renderer.box(where)
+        size = self.level.size
+        top, bottom = max(rows.start - _RIM, 0), min(rows.stop + _RIM, size)
+        left, right = max(columns.start - _RIM, 0), min(columns.stop + _RIM, size)
+        around = (slice(top, bottom, _STEP), slice(left, right, _STEP))
+        y, x = np.ogrid[around]
+        rim = (y < rows.start) | (y >= rows.stop) | (x < columns.start) | (x >= columns.stop)
         _, grounds = _soft_backgrounds(self.level)
-        crops = grounds[:, rows.start : rows.stop : _STEP, columns.start : columns.stop : _STEP]
-        rim = np.ones(crop.shape[:2], bool)
-        rim[1:-1, 1:-1] = False
-        # The rim may hold parts of the item: a bounded error keeps them from deciding.
-        errors = np.minimum(np.abs(crops[:, rim] - crop[rim]), 40.0) * weight[rim]
-        return crops[int(errors.sum((1, 2)).argmin())]
+        # Neighbours may reach into the rim: a bounded error keeps them from deciding.
+        errors = np.minimum(np.abs(grounds[:, *around][:, rim] - self._soft[around][rim]), 40.0).sum((1, 2))
+        ground = grounds[int(errors.argmin())]
+        found: Array = ground[rows.start : rows.stop : _STEP, columns.start : columns.stop : _STEP]
+        return found
 
 
 def _soften(pixels: Array) -> Array:
@@ -131,14 +137,14 @@ def _soften(pixels: Array) -> Array:
     return pixels
 
 
-@lru_cache(maxsize=None)
+@cache
 def _soft_backgrounds(level: Level) -> tuple[tuple[str, ...], Array]:
     """Names, and [names, size, size, 3]."""
     backgrounds = renderer(level).backgrounds
     return tuple(backgrounds), np.stack([_soften(b) for b in backgrounds.values()])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _grounds(level: Level) -> tuple[tuple[str, ...], Array]:
     names, grounds = _soft_backgrounds(level)
     return names, np.ascontiguousarray(grounds[:, ::_STEP, ::_STEP])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,8 @@ from mteval.benchmarks.shapes.world import COLORS, Item, Level, Scene
 Array = NDArray[np.float32]
 Box = tuple[slice, slice]
 
-_INK, _LABEL = (28.0, 28.0, 32.0), (252.0, 252.0, 250.0)
-_DARK = 0.42  # the second tone of a material, as a share of the item's colour
+_INK, _LABEL = (44.0, 44.0, 48.0), (246.0, 246.0, 244.0)
+_DARK = 0.55  # the second tone of a material, as a share of the item's colour
 
 
 class Looks(NamedTuple):
@@ -87,27 +87,27 @@ def looks(item: Item) -> Looks:
     return Looks(item.shape, item.color, item.material, item.text)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shape(shape: str, size: int) -> Array:
     return draw.shape_coverage(shape, size)[..., None]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _material(material: str, size: int) -> Array:
     return draw.material_coverage(material, size)[..., None]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _label(size: int) -> Array:
     return draw.label_coverage(size)[..., None]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _letter(letter: str, size: int) -> Array:
     return draw.letter_coverage(letter, size)[..., None]
 
 
-@lru_cache(maxsize=None)
+@cache
 def renderer(level: Level) -> Renderer:
     """The one renderer of a level, so that benchmark, scorers and training share its patches."""
     return Renderer(level)
