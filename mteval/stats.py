@@ -78,10 +78,13 @@ def wilson(p: float, n: float, quantile: float = NORMAL) -> Limits:
     """Wilson's score interval of a proportion.
 
     Args:
-        p: the proportion, in [0, 1]. n: the (effective) sample size, > 0. quantile: of the normal or Student's t.
+        p: the proportion, in [0, 1]. n: the (effective) sample size, > 0. quantile: of the normal or Student's t;
+            NaN (one source says nothing of the others) gives no interval.
 
     Source: Wilson (1927), JASA 22, 209-212.
     """
+    if math.isnan(quantile):
+        return math.nan, math.nan
     squared = quantile**2
     centre = (p + squared / (2 * n)) / (1 + squared / n)
     half = quantile / (1 + squared / n) * math.sqrt(p * (1 - p) / n + squared / (4 * n**2))
@@ -97,6 +100,8 @@ def tango(gains: float, losses: float, n: float, quantile: float = NORMAL) -> Li
 
     Source: Tango (1998), Statistics in Medicine 17, 891-908; the restricted estimate of its equation 11.
     """
+    if math.isnan(quantile):
+        return math.nan, math.nan
     difference = (gains - losses) / n
     return -_tango_upper(losses, gains, n, -difference, quantile), _tango_upper(gains, losses, n, difference, quantile)
 

@@ -97,7 +97,7 @@ class Grid:
 
     def parts(self, scorer: str) -> set[str]:
         """The names of the partial values that a scorer gave anywhere, with '' for the value itself."""
-        return {part for protocol in self.protocols for part in self._scores.parts_of(protocol, scorer)}
+        return {""}.union(*(self._scores.parts_of(protocol, scorer) for protocol in self.protocols))
 
     def verdicts(self, protocol: str, scorer: str) -> Cells:
         """s_{i,t}: 1 where the edit asked for at turn t is done; a unit is a turn."""

@@ -1,0 +1,62 @@
+"""The codec control: encode, then decode, no edit. The drift that the autoencoder alone causes over the turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from mteval.editors import checkpoints
+from mteval.editors.base import EditorInfo, EditRequest, EditResult
+from mteval.editors.flow import pick_device, pick_dtype
+
+
+class Codec:
+    """One round trip through a checkpoint's AutoencoderKL a turn.
+
+    Args:
+        pretrained: a local folder or a Hub id of a Kontext checkpoint; default: the packaged tiny-kontext.
+    """
+
+    def __init__(self, pretrained: str | None = None, device: str = "auto", dtype: str = "auto") -> None:
+        how_to_get = "leave pretrained away for the packaged weights, or give a local folder"
+        folder = checkpoints.packaged("tiny-kontext")
+        if pretrained is not None:
+            folder = checkpoints.locate(pretrained, None, "FluxKontextPipeline", how_to_get)
+        defaults = checkpoints.sampling_defaults(folder, checkpoints.SamplingDefaults(steps=1, guidance=1))
+        self.info = EditorInfo("codec", checkpoints.fingerprint(folder / "vae"), batch_size=defaults.batch_size)
+
+        import torch
+        from diffusers import AutoencoderKL
+        from diffusers.image_processor import VaeImageProcessor
+
+        self._device = pick_device(device)
+        vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=pick_dtype(dtype, self._device)).to(self._device)
+        self._vae = vae.to(memory_format=torch.channels_last).eval()
+        self._stride = 2 ** (len(vae.config.block_out_channels) - 1) * 2
+        self._processor = VaeImageProcessor(vae_scale_factor=self._stride)
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size
+
+    def accepts(self, instruction: str) -> bool:
+        return True
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """Images of one size go through together; sides are made multiples of the token size, then resized back."""
+        import torch
+        from PIL import Image
+
+        results: dict[int, EditResult] = {}
+        for size in dict.fromkeys(request.image.size for request in requests):
+            members = [k for k, request in enumerate(requests) if request.image.size == size]
+            started = time.perf_counter()
+            with torch.inference_mode():
+                pixels = self._processor.preprocess([requests[k].image for k in members])
+                pixels = pixels.to(self._device, self._vae.dtype)
+                decoded = self._vae.decode(self._vae.encode(pixels).latent_dist.mode()).sample
+            images = self._processor.postprocess(decoded, output_type="pil")
+            latency = (time.perf_counter() - started) / len(members)
+            for k, image in zip(members, images, strict=True):
+                whole = image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+                results[k] = EditResult(whole, latency=latency)
+        return [results[k] for k in range(len(requests))]

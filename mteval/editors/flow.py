@@ -1,0 +1,179 @@
+"""FlowEditor: the one denoising loop that evaluation and training share.
+
+A family of flow-matching editors says how it encodes text and images, predicts a velocity and decodes; sampling, batching and the
+cache of text embeddings are here. sigma runs from 1 (noise) to 0 (data), x_s = (1 - s) x_0 + s e, and the network predicts v = e - x_0.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mteval.editors.base import EditorInfo, EditRequest, EditResult
+
+# Before torch is imported: an idle thread of its pool must not spin on a core that others need.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class TextCondition:
+    """One instruction: ``tokens`` [length, width] and ``pooled`` [width]."""
+
+    tokens: torch.Tensor
+    pooled: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a batch is conditioned on; n items of one image size and one text length.
+
+    Attributes:
+        text: [n, length, width]. pooled: [n, width].
+        image: [n, image tokens, channels], the packed latents of the images to edit.
+        size: (width, height) in pixels of what is made.
+    """
+
+    text: torch.Tensor
+    pooled: torch.Tensor
+    image: torch.Tensor
+    size: tuple[int, int]
+
+
+class FlowEditor(ABC):
+    """An editor that denoises in a latent space. ``edit`` is complete; a family fills in the rest."""
+
+    steps: int
+    info: EditorInfo
+
+    def __init__(self) -> None:
+        self._texts: dict[str, TextCondition] = {}
+
+    @abstractmethod
+    def text_length(self, instruction: str) -> int | None:
+        """The padded length that holds the instruction, None where none does."""
+
+    @abstractmethod
+    def encode(self, instructions: Sequence[str], length: int) -> list[TextCondition]:
+        """Text embeddings, padded to ``length``."""
+
+    @abstractmethod
+    def condition(self, images: Sequence[Image]) -> torch.Tensor:
+        """Images of one size -> [n, image tokens, channels]."""
+
+    @abstractmethod
+    def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, condition: Condition) -> torch.Tensor:
+        """v at ``latents`` [n, tokens, channels] and ``sigma`` [n], guidance included. Carries gradients where they are on."""
+
+    @abstractmethod
+    def decode(self, latents: torch.Tensor, size: tuple[int, int]) -> list[Image]:
+        """[n, tokens, channels] -> RGB images of 8 bit, (width, height) = ``size``."""
+
+    @abstractmethod
+    def noise(self, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
+        """[n, tokens, channels] of standard normal noise; each item from its own seed alone."""
+
+    @abstractmethod
+    def sigmas(self, size: tuple[int, int]) -> list[float]:
+        """steps + 1 values from (near) 1 down to 0."""
+
+    @abstractmethod
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (width, height) at which an image of ``size`` is edited."""
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The input's own: what was made at the working size is resized back, so no turn can change the aspect ratio."""
+        return size
+
+    def accepts(self, instruction: str) -> bool:
+        return self.text_length(instruction) is not None
+
+    def sample(self, latents: torch.Tensor, condition: Condition) -> torch.Tensor:
+        """Euler steps from noise to data, both [n, tokens, channels]; the arithmetic of a step is in float32."""
+        import torch
+
+        sigmas = self.sigmas(condition.size)
+        for now, then in zip(sigmas, sigmas[1:], strict=False):
+            sigma = torch.full((len(latents),), now, device=latents.device, dtype=torch.float32)
+            velocity = self.velocity(latents, sigma, condition)
+            latents = (latents.float() + (then - now) * velocity).to(velocity.dtype)
+        return latents
+
+    def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """Requests of one image size and text length go through the network together."""
+        import torch
+
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for k, request in enumerate(requests):
+            groups[request.image.size, self.text_length(request.instruction)].append(k)
+        results: dict[int, EditResult] = {}
+        with torch.inference_mode():
+            for (size, length), members in groups.items():
+                started = time.perf_counter()
+                images = self._edit([requests[k] for k in members], size, length)
+                latency = (time.perf_counter() - started) / len(members)
+                results.update(
+                    (k, EditResult(image, latency=latency)) for k, image in zip(members, images, strict=True)
+                )
+        return [results[k] for k in range(len(requests))]
+
+    def _edit(self, requests: Sequence[EditRequest], size: tuple[int, int], length: int) -> list[Image]:
+        import torch
+        from PIL import Image
+
+        texts = self.texts([request.instruction for request in requests], length)
+        work = self.working_size(size)
+        lanczos = Image.Resampling.LANCZOS
+        images = [r.image if r.image.size == work else r.image.resize(work, lanczos) for r in requests]
+        condition = Condition(
+            text=torch.stack([text.tokens for text in texts]),
+            pooled=torch.stack([text.pooled for text in texts]),
+            image=self.condition(images),
+            size=work,
+        )
+        latents = self.sample(self.noise([request.seed for request in requests], work), condition)
+        made = self.decode(latents, work)
+        return [image if image.size == size else image.resize(size, lanczos) for image in made]
+
+    def texts(self, instructions: Sequence[str], length: int) -> list[TextCondition]:
+        """Embeddings of ``instructions``; each distinct one is computed once in the life of the editor."""
+        new = [text for text in dict.fromkeys(instructions) if text not in self._texts]
+        if new:
+            self._texts.update(zip(new, self.encode(new, length), strict=True))
+        return [self._texts[text] for text in instructions]
+
+
+def pick_device(device: str) -> str:
+    """``auto`` is the first of cuda, mps, cpu that there is. On the CPU the thread pool is cut to the cores that this process may
+    use: a wider one makes small models ten times slower."""
+    import torch
+
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
+    return device
+
+
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    """``auto`` is float32 on the CPU and bfloat16 elsewhere."""
+    import torch
+
+    from mteval.errors import UsageError
+    from mteval.registry import nearest
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype == "auto":
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    if dtype not in known:
+        raise UsageError(f"unknown dtype '{dtype}': {nearest(dtype, list(known))}")
+    return known[dtype]

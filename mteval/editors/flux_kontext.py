@@ -1,0 +1,198 @@
+"""FLUX.1 Kontext, and tiny-kontext: the same classes at a ten-thousandth of the size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mteval.editors import checkpoints
+from mteval.editors.base import EditorInfo
+from mteval.editors.checkpoints import SamplingDefaults
+from mteval.editors.flow import Condition, FlowEditor, TextCondition, pick_device, pick_dtype
+from mteval.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+# The example of the model's page on the Hub (black-forest-labs/FLUX.1-Kontext-dev) and the defaults of FluxKontextPipeline.__call__.
+PUBLISHED = SamplingDefaults(steps=28, guidance=2.5)
+_HOW_TO_GET = (
+    "accept the licence on huggingface.co/black-forest-labs/FLUX.1-Kontext-dev, then run `hf auth login` and "
+    "`hf download black-forest-labs/FLUX.1-Kontext-dev` (about 34 GB for the diffusers folders), or give a local folder with "
+    "--model-args pretrained=FOLDER"
+)
+
+
+class FluxKontext(FlowEditor):
+    """Any FLUX.1 Kontext checkpoint in the diffusers layout.
+
+    Args:
+        pretrained: a local folder, or an id on the Hugging Face Hub.
+        lora: a folder or file of LoRA weights in diffusers' format.
+        steps, guidance: override what the checkpoint's ``mteval.json``, or else its publisher, says.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``. dtype: ``auto``, ``bfloat16``, ``float16`` or ``float32``.
+        revision: of the Hub repository.
+
+    Raises:
+        UsageError: the weights are missing, or of another kind; said before torch is imported.
+    """
+
+    id = "flux-kontext"
+
+    def __init__(
+        self,
+        pretrained: str = "black-forest-labs/FLUX.1-Kontext-dev",
+        lora: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        folder = checkpoints.locate(pretrained, revision, "FluxKontextPipeline", _HOW_TO_GET)
+        defaults = checkpoints.sampling_defaults(folder, PUBLISHED)
+        if lora is not None and not Path(lora).exists():
+            raise UsageError(f"there is no LoRA at {lora}")
+        if steps is not None and steps < 1:
+            raise UsageError(f"steps must be at least 1, not {steps}")
+        self.steps = steps or defaults.steps
+        self.guidance = defaults.guidance if guidance is None else guidance
+        self._size, self._text_lengths = defaults.size, defaults.text_lengths
+        folders = [folder] if lora is None or not Path(lora).is_dir() else [folder, Path(lora)]
+        self.info = EditorInfo(self.id, checkpoints.fingerprint(*folders), batch_size=defaults.batch_size)
+        self._load(folder, lora, device, dtype)
+
+    def _load(self, folder: Path, lora: str | None, device: str, dtype: str) -> None:
+        from diffusers import FluxKontextPipeline
+
+        self.device = pick_device(device)
+        pipe: Any = FluxKontextPipeline.from_pretrained(folder, dtype=pick_dtype(dtype, self.device))
+        if lora is not None:
+            pipe.load_lora_weights(lora)
+        pipe.set_progress_bar_config(disable=True)
+        self.pipe = pipe.to(self.device)
+        if self.device == "cpu":
+            import torch
+
+            self.pipe.vae.to(memory_format=torch.channels_last)  # its convolutions take half the time
+
+    @property
+    def _stride(self) -> int:
+        """Pixels a side of one token: the codec's scale, packed 2 x 2."""
+        return int(self.pipe.vae_scale_factor) * 2
+
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The checkpoint's own size, or the one of Kontext's training sizes with the nearest aspect ratio (as the pipeline picks)."""
+        from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
+
+        if self._size is not None:
+            width, height = self._size
+        else:
+            ratio = size[0] / size[1]
+            _, width, height = min((abs(ratio - w / h), w, h) for w, h in PREFERRED_KONTEXT_RESOLUTIONS)
+        return width // self._stride * self._stride, height // self._stride * self._stride
+
+    def text_length(self, instruction: str) -> int | None:
+        tokens = len(self.pipe.tokenizer_2(instruction).input_ids)
+        return next((length for length in self._text_lengths if tokens <= length), None)
+
+    def encode(self, instructions: Sequence[str], length: int) -> list[TextCondition]:
+        tokens, pooled, _ = self.pipe.encode_prompt(
+            prompt=list(instructions), prompt_2=None, device=self.device, max_sequence_length=length
+        )
+        return [TextCondition(*pair) for pair in zip(tokens, pooled, strict=True)]
+
+    def condition(self, images: Sequence[Image]) -> torch.Tensor:
+        vae = self.pipe.vae
+        pixels = self.pipe.image_processor.preprocess(list(images)).to(self.device, vae.dtype)
+        latents = vae.encode(pixels).latent_dist.mode()
+        latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
+        return self._pack(latents)
+
+    def noise(self, seeds: Sequence[int], size: tuple[int, int]) -> torch.Tensor:
+        """Drawn on the CPU, so that a seed means the same noise on every device."""
+        import torch
+
+        width, height = (2 * side // self._stride for side in size)
+        shape = (1, self.pipe.vae.config.latent_channels, height, width)
+        dtype = self.pipe.transformer.dtype
+        drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype) for seed in seeds]
+        return self._pack(torch.cat(drawn).to(self.device))
+
+    def sigmas(self, size: tuple[int, int]) -> list[float]:
+        import numpy as np
+        from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
+
+        scheduler = self.pipe.scheduler
+        tokens = math.prod(side // self._stride for side in size)
+        mu = calculate_shift(
+            tokens,
+            scheduler.config.get("base_image_seq_len", 256),
+            scheduler.config.get("max_image_seq_len", 4096),
+            scheduler.config.get("base_shift", 0.5),
+            scheduler.config.get("max_shift", 1.15),
+        )
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / self.steps, self.steps), mu=mu)
+        return [float(sigma) for sigma in scheduler.sigmas]
+
+    def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, condition: Condition) -> torch.Tensor:
+        import torch
+
+        transformer = self.pipe.transformer
+        dtype, count = latents.dtype, latents.shape[1]
+        guidance = torch.full_like(sigma, self.guidance) if transformer.config.guidance_embeds else None
+        out: torch.Tensor = transformer(
+            hidden_states=torch.cat([latents, condition.image.to(dtype)], dim=1),
+            timestep=sigma.to(dtype),
+            guidance=guidance,
+            pooled_projections=condition.pooled,
+            encoder_hidden_states=condition.text,
+            txt_ids=torch.zeros(condition.text.shape[1], 3, device=latents.device, dtype=dtype),
+            img_ids=self._positions(condition.size, dtype),
+            return_dict=False,
+        )[0]
+        return out[:, :count]
+
+    def _positions(self, size: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+        """[2 * tokens, 3]: the noise first, then the image to edit, told apart by 1 in front."""
+        import torch
+
+        width, height = (side // self._stride for side in size)
+        noise = self.pipe._prepare_latent_image_ids(1, height, width, self.device, dtype)
+        image = noise.clone()
+        image[..., 0] = 1
+        return torch.cat([noise, image])
+
+    def decode(self, latents: torch.Tensor, size: tuple[int, int]) -> list[Image]:
+        vae = self.pipe.vae
+        unpacked = self.pipe._unpack_latents(latents, size[1], size[0], self.pipe.vae_scale_factor)
+        pixels = vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
+        images: list[Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        return images
+
+    def _pack(self, latents: torch.Tensor) -> torch.Tensor:
+        packed: torch.Tensor = self.pipe._pack_latents(latents.contiguous(), *latents.shape)
+        return packed
+
+
+class TinyKontext(FluxKontext):
+    """FLUX.1 Kontext in small, trained on ShapesEdit by ``mttrain pretrain``; the weights ship with mteval.
+
+    Args: as for :class:`FluxKontext`.
+    """
+
+    id = "tiny-kontext"
+
+    def __init__(
+        self,
+        lora: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        device: str = "cpu",
+        dtype: str = "auto",
+    ) -> None:
+        super().__init__(str(checkpoints.packaged("tiny-kontext")), lora, steps, guidance, device, dtype)
