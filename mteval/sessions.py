@@ -19,9 +19,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("free-running", "teacher-forced", "single-sho
 TurnState = Literal["ok", "blocked", "failed", "skipped", "not_run"]
 TURN_STATES: tuple[TurnState, ...] = ("ok", "blocked", "failed", "skipped", "not_run")
 
-ScoreState = Literal[
-    "ok", "not_applicable", "parse_error", "truncated", "refused", "transport_error", "infra_error"
-]
+ScoreState = Literal["ok", "not_applicable", "parse_error", "truncated", "refused", "transport_error", "infra_error"]
 SCORE_STATES: tuple[ScoreState, ...] = (
     "ok",
     "not_applicable",

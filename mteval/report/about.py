@@ -49,7 +49,9 @@ MEANINGS = (
         "cascadeₜ = mean (1 − Pₜ) (sₜ of TF − sₜ)",
         "the part lost after an earlier edit went wrong; drift + cascade = EB.",
     ),
-    Meaning("reference_psnr", "PSNR", "the mean distance to the exact reference image in dB; an equal image counts as 100."),
+    Meaning(
+        "reference_psnr", "PSNR", "the mean distance to the exact reference image in dB; an equal image counts as 100."
+    ),
 )
 
 PROTOCOLS = (

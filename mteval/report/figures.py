@@ -156,5 +156,9 @@ def _swatch(part: str) -> Markup:
 
 def _dot() -> Markup:
     return drawing(
-        12, 12, "total", [line(6, 0, 6, 12, "whisker"), Markup('<circle cx="6" cy="6" r="3" class="dot"/>')], "key small"
+        12,
+        12,
+        "total",
+        [line(6, 0, 6, 12, "whisker"), Markup('<circle cx="6" cy="6" r="3" class="dot"/>')],
+        "key small",
     )

@@ -70,7 +70,9 @@ class Numbers:
 
     def __init__(self, table: pd.DataFrame) -> None:
         known = rounded(table[table["value"].notna()])
-        turns = [None if missing else int(turn) for turn, missing in zip(known["turn"], known["turn"].isna(), strict=True)]
+        turns = [
+            None if missing else int(turn) for turn, missing in zip(known["turn"], known["turn"].isna(), strict=True)
+        ]
         places = zip(known["protocol"], known["scorer"], turns, known["task_type"], known["metric"], strict=True)
         rows = known[list(Number._fields)].itertuples(index=False, name=None)
         self._numbers = {Label(*place): Number(*row) for place, row in zip(places, rows, strict=True)}

@@ -83,10 +83,9 @@ def pretrain(output: Path, work: Path, settings: PretrainSettings, progress: Pro
 
 def validate(folder: Path, settings: PretrainSettings) -> float:
     """Teacher-forced success of an exported editor on validation sessions: the share of single edits done from clean inputs."""
-    from mteval.editors.flux_kontext import FluxKontext
-
     from mteval.benchmarks.shapes import ShapesEdit
     from mteval.editors.base import EditRequest
+    from mteval.editors.flux_kontext import FluxKontext
     from mteval.scorers.base import TurnView
     from mteval.scorers.shapes_if import ShapesInstructionFollowing
 

@@ -88,7 +88,11 @@ def _scores(record: TurnRecord, done: bool, shift: float, broken: bool) -> Itera
     key = {"session": record.session, "protocol": record.protocol, "turn": record.turn, "repeat": record.repeat}
     plain: dict[str, Any] = {**key, "evidence": {}, "scoring_version": 1, "parts": {}, "success": None, "state": "ok"}
     for judged in range(1 if record.protocol == SINGLE else record.turn, record.turn + 1):
-        verdict = {"value": float(done), "success": done, "reason": "seen where it was asked for" if done else "not seen"}
+        verdict = {
+            "value": float(done),
+            "success": done,
+            "reason": "seen where it was asked for" if done else "not seen",
+        }
         if broken:
             verdict = {"state": "infra_error", "value": None, "success": None, "reason": "MemoryError: the detector"}
         yield ScoreRecord(**{**plain, "scorer": "following", "judged": judged, **verdict})
@@ -97,9 +101,7 @@ def _scores(record: TurnRecord, done: bool, shift: float, broken: bool) -> Itera
     yield ScoreRecord(
         **{**plain, "scorer": "kept", "judged": record.turn, "value": kept, "parts": parts, "reason": "alike"}
     )
-    yield ScoreRecord(
-        **{**plain, "scorer": "psnr", "judged": record.turn, "value": 30 - 20 * shift, "reason": "near"}
-    )
+    yield ScoreRecord(**{**plain, "scorer": "psnr", "judged": record.turn, "value": 30 - 20 * shift, "reason": "near"})
 
 
 def _scene(types: list[str], noise: float, side: int, name: str) -> Image.Image:
