@@ -43,7 +43,7 @@ def packaged(name: str) -> Path:
 
 
 def locate(pretrained: str, revision: str | None, pipeline_class: str, how_to_get: str) -> Path:
-    """The local folder of a checkpoint: a path, or what the hub's cache holds, downloaded first where the hub can be reached.
+    """The local folder of a checkpoint: a path, or the hub's cache, downloaded first where the hub can be reached.
 
     Args:
         pretrained: a folder, or ``owner/name`` on the Hugging Face Hub.
@@ -103,8 +103,11 @@ def sampling_defaults(folder: Path, otherwise: SamplingDefaults) -> SamplingDefa
 
 
 def fingerprint(*folders: Path) -> str:
-    """16 hex digits that pin a checkpoint: every configuration whole; of large weight files the header (names, shapes, offsets),
-    the size and the first and last 64 KiB of the data, so that 30 GB take well under a second."""
+    """16 hex digits that pin a checkpoint.
+
+    Every configuration whole; of large weight files the header (names, shapes, offsets), the size and the first and
+    last 64 KiB of the data, so that 30 GB take well under a second.
+    """
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors", ".model"}):

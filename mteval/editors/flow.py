@@ -1,11 +1,13 @@
 """FlowEditor: the one denoising loop that evaluation and training share.
 
-A family of flow-matching editors says how it encodes text and images, predicts a velocity and decodes; sampling, batching and the
-cache of text embeddings are here. sigma runs from 1 (noise) to 0 (data), x_s = (1 - s) x_0 + s e, and the network predicts v = e - x_0.
+A family of flow-matching editors says how it encodes text and images, predicts a velocity and decodes; sampling,
+batching and the cache of text embeddings are here. sigma runs from 1 (noise) to 0 (data), x_s = (1 - s) x_0 + s e, and
+the network predicts v = e - x_0.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from abc import ABC, abstractmethod
@@ -71,7 +73,7 @@ class FlowEditor(ABC):
 
     @abstractmethod
     def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, condition: Condition) -> torch.Tensor:
-        """v at ``latents`` [n, tokens, channels] and ``sigma`` [n], guidance included. Carries gradients where they are on."""
+        """v at ``latents`` [n, tokens, channels] and ``sigma`` [n], guidance included; differentiable."""
 
     @abstractmethod
     def decode(self, latents: torch.Tensor, size: tuple[int, int]) -> list[Image]:
@@ -90,7 +92,7 @@ class FlowEditor(ABC):
         """The (width, height) at which an image of ``size`` is edited."""
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The input's own: what was made at the working size is resized back, so no turn can change the aspect ratio."""
+        """The input's own: what the working size made is resized back, so no turn can change the aspect ratio."""
         return size
 
     def accepts(self, instruction: str) -> bool:
@@ -101,7 +103,7 @@ class FlowEditor(ABC):
         import torch
 
         sigmas = self.sigmas(condition.size)
-        for now, then in zip(sigmas, sigmas[1:], strict=False):
+        for now, then in itertools.pairwise(sigmas):
             sigma = torch.full((len(latents),), now, device=latents.device, dtype=torch.float32)
             velocity = self.velocity(latents, sigma, condition)
             latents = (latents.float() + (then - now) * velocity).to(velocity.dtype)
@@ -152,8 +154,11 @@ class FlowEditor(ABC):
 
 
 def pick_device(device: str) -> str:
-    """``auto`` is the first of cuda, mps, cpu that there is. On the CPU the thread pool is cut to the cores that this process may
-    use: a wider one makes small models ten times slower."""
+    """``auto`` is the first of cuda, mps, cpu that there is.
+
+    On the CPU the thread pool is cut to the cores that this process may use: a wider one makes small models ten times
+    slower.
+    """
     import torch
 
     if device == "auto":

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-# The example of the model's page on the Hub (black-forest-labs/FLUX.1-Kontext-dev) and the defaults of FluxKontextPipeline.__call__.
+# The example of the model's page on the Hub (black-forest-labs/FLUX.1-Kontext-dev) and the defaults of
+# FluxKontextPipeline.__call__.
 PUBLISHED = SamplingDefaults(steps=28, guidance=2.5)
 _HOW_TO_GET = (
-    "accept the licence on huggingface.co/black-forest-labs/FLUX.1-Kontext-dev, then run `hf auth login` and "
-    "`hf download black-forest-labs/FLUX.1-Kontext-dev` (about 34 GB for the diffusers folders), or give a local folder with "
-    "--model-args pretrained=FOLDER"
+    "accept the licence on huggingface.co/black-forest-labs/FLUX.1-Kontext-dev, then run `hf auth login` "
+    "and `hf download black-forest-labs/FLUX.1-Kontext-dev` (about 34 GB for the diffusers folders), or give a local "
+    "folder with --model-args pretrained=FOLDER"
 )
 
 
@@ -86,7 +87,7 @@ class FluxKontext(FlowEditor):
         return int(self.pipe.vae_scale_factor) * 2
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The checkpoint's own size, or the one of Kontext's training sizes with the nearest aspect ratio (as the pipeline picks)."""
+        """The checkpoint's own size, or Kontext's training size of the nearest aspect ratio (as the pipeline picks)."""
         from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
 
         if self._size is not None:

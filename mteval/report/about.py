@@ -62,7 +62,7 @@ PROTOCOLS = (
 
 METHODS = {
     "wilson": "Wilson's score interval of a proportion",
-    "wilson-jackknife": "Wilson's interval at the effective sample size, its variance from leaving out one source at a time",
+    "wilson-jackknife": "Wilson's interval at the effective sample size, by the variance of leaving out one source",
     "tango": "Tango's score interval of a difference of paired verdicts",
     "tango-jackknife": "Tango's interval at the effective sample size",
     "mover-jackknife": "difference of two rates from the limits of each and their correlation (Zou and Donner)",

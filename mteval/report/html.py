@@ -110,8 +110,8 @@ def _finding(run: Shown) -> str:
     words = []
     if success:
         words.append(
-            f"After {run.turns} turn{'s' * (run.turns > 1)}, {PERCENT.text(success.value)} % of the sessions have every "
-            f"edit done {PERCENT.interval(success)}."
+            f"After {run.turns} turn{'s' * (run.turns > 1)}, {PERCENT.text(success.value)} % of the sessions have "
+            f"every edit done {PERCENT.interval(success)}."
         )
     if now and clean and bias and run.turns > 1:
         words.append(

@@ -9,8 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from mteval.scorers.base import Score, ScorerInfo, TurnView
 
-# An exact copy has no finite PSNR; it counts as this many dB (an 8-bit image that is off by one level in one value has more
-# than 90 at the sizes used here).
+# An exact copy has no finite PSNR; it counts as this many dB (an 8-bit image that is off by one level in one value has
+# more than 90 at the sizes used here).
 CEILING = 100.0
 
 

@@ -3,8 +3,9 @@
 A part's value is 1 - mean |a - b| over its pixels, RGB in [0, 1] (metrics.md):
 
 - ``object``: the mean over the items of I_0 that no turn up to t touched, I_0 against I_t;
-- ``background``: every pixel outside the items of I_0 and outside all that was touched up to t; a background change ends it;
-- ``step_object``, ``step_background``: the same for this turn alone, I_{t-1} against I_t (not for single-shot, which has no I_{t-1}).
+- ``background``: every pixel outside the items of I_0 and outside all touched up to t; a background change ends it;
+- ``step_object``, ``step_background``: the same for this turn alone, I_{t-1} against I_t (not for single-shot, which
+  has no I_{t-1}).
 """
 
 from __future__ import annotations

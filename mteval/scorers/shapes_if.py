@@ -2,14 +2,14 @@
 
 A turn's slots say what to look for:
 
-- ``shows: [id, set, kept]``: the item ``id`` of the reference is seen at its place with the attributes that the turn ``set``, and
-  with those it names but does not change (``kept``) as in the reference or as in the image before;
+- ``shows: [id, set, kept]``: the item ``id`` of the reference is seen at its place with the attributes that the turn
+  ``set``, and with those it names but does not change (``kept``) as in the reference or as in the image before;
 - ``empty: id``: nothing is left where the item ``id`` was before the turn;
 - ``count: [shape, color, n]``: exactly n places show such an item;
 - ``background: name``: every place shows that background.
 
-A single-shot image is judged on what the reference after its last turn keeps of an earlier instruction: an attribute changed again
-later is not looked at, and an instruction of which nothing is left is not applicable.
+A single-shot image is judged on what the reference after its last turn keeps of an earlier instruction: an attribute
+changed again later is not looked at, and an instruction of which nothing is left is not applicable.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def pretrain(output: Path, work: Path, settings: PretrainSettings, progress: Pro
 
 
 def validate(folder: Path, settings: PretrainSettings) -> float:
-    """Teacher-forced success of an exported editor on validation sessions: the share of single edits done from clean inputs."""
+    """Teacher-forced success on validation sessions: the share of single edits done from clean inputs."""
     from mteval.benchmarks.shapes import ShapesEdit
     from mteval.editors.base import EditRequest
     from mteval.editors.flux_kontext import FluxKontext
@@ -108,7 +108,7 @@ def validate(folder: Path, settings: PretrainSettings) -> float:
 
 
 def _claim(work: Path, settings: PretrainSettings) -> None:
-    """A work folder belongs to one set of settings; more steps of the same are the one thing that may not change either."""
+    """A work folder belongs to one set of settings."""
     work.mkdir(parents=True, exist_ok=True)
     path, text = work / "settings.json", json.dumps(asdict(settings), indent=2)
     if path.exists() and path.read_text() != text:

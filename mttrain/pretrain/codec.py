@@ -20,10 +20,10 @@ from mttrain.pretrain.muon import Muon
 class CodecSettings:
     """How the codec is trained.
 
-    ``noise`` is added to the latents before they are decoded, in units of their own standard deviation: what the transformer makes
-    is never exact, and a decoder that has only seen exact latents would show it. The means alone are trained (an editor
-    encodes with them); the posterior's variance is left as it is initialised. ``lr`` is Muon's, for the kernels; a tenth of it
-    goes to AdamW, for the rest.
+    ``noise`` is added to the latents before they are decoded, in units of their own standard deviation: what the
+    transformer makes is never exact, and a decoder that has only seen exact latents would show it. The means alone are
+    trained (an editor encodes with them); the posterior's variance is left as it is initialised. ``lr`` is Muon's, for
+    the kernels; a tenth of it goes to AdamW, for the rest.
     """
 
     channels: tuple[int, ...] = (8, 16, 32, 64, 96)
@@ -55,7 +55,7 @@ def round_trip(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def finished_codec(level: Level, settings: CodecSettings, seed: int, path: Path) -> AutoencoderKL:
-    """The averaged codec of a checkpoint, its latents' shift and scale measured and set so that they have unit variance."""
+    """The averaged codec of a checkpoint, with the shift and scale that give its latents unit variance."""
     vae = models.codec(settings.channels).to(memory_format=torch.channels_last)
     ema = checkpoint.Ema(vae, settings.ema)
     checkpoint.load(path, vae, [], ema)

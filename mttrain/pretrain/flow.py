@@ -26,7 +26,8 @@ from mttrain.pretrain.latents import Latents
 class FlowSettings:
     """How the transformer is trained.
 
-    ``text_lengths`` are the paddings of a text that the model meets: the shortest in all steps but one in ``long_every``.
+    ``text_lengths`` are the paddings of a text that the model meets: the shortest in all steps but one in
+    ``long_every``.
     """
 
     layers: int = 1
@@ -99,7 +100,7 @@ class Flow(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """Position ids: ``image`` [2 * tokens, 3], the noise first, then the image to edit with 1 in front; ``text`` [length, 3]."""
+    """Position ids: ``image`` [2 * tokens, 3], noise, then the image to edit with 1 in front; ``text`` [length, 3]."""
 
     image: torch.Tensor
     text: torch.Tensor
@@ -123,7 +124,7 @@ def shift_sigmas(u: torch.Tensor, tokens: int) -> torch.Tensor:
 def train_flow(
     latents: Latents, settings: FlowSettings, seed: int, path: Path, save_every: int = 500
 ) -> Iterator[tuple[int, dict[str, float], Flow, checkpoint.Ema]]:
-    """Train and write ``path`` (a checkpoint) as it goes; yields (step, figures, model, its average) after every step."""
+    """Train and write ``path`` (a checkpoint) as it goes; yields (step, figures, model, its average) each step."""
     torch.manual_seed(seed)
     flow = Flow(settings).train()
     optimizer = torch.optim.AdamW(flow.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)

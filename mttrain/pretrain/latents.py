@@ -1,4 +1,4 @@
-"""Stage 2: the train split as latents. Encoding costs more than a step of the transformer, so every image is encoded once."""
+"""Stage 2: the train split as latents. Encoding costs more than a step of the transformer, so it is done once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Latents(NamedTuple):
     instructions: list[list[str]]
 
     def batch(self, seed: int, step: int, count: int) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        """Single edits from clean inputs: source and target [count, tokens, channels], and the instruction between them."""
+        """Single edits from clean inputs: source and target [count, tokens, channels], and their instructions."""
         rng = Random(f"flow/{seed}/{step}")
         sessions, turns = self.states.shape[0], self.states.shape[1] - 1
         picks = [divmod(k, turns) for k in rng.sample(range(sessions * turns), count)]

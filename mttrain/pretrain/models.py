@@ -115,8 +115,9 @@ def codec(channels: tuple[int, ...], latent_channels: int = LATENT_CHANNELS) -> 
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
-    # Start as a well-conditioned linear pyramid: kernels that keep the variance, residual branches that add nothing yet. With the
-    # default initialisation the signal fades along the way and the first thousand steps go into bringing it back.
+    # Start as a well-conditioned linear pyramid: kernels that keep the variance, residual branches that add nothing
+    # yet. With the default initialisation the signal fades along the way and the first thousand steps go into bringing
+    # it back.
     for module in vae.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)

@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Newton-Schulz iteration that takes every singular value of ``matrix`` near 1 (its quintic is the one of the source)."""
+    """Newton-Schulz iteration: every singular value of ``matrix`` goes near 1 (the quintic is the source's)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

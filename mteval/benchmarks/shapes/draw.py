@@ -1,4 +1,4 @@
-"""Anti-aliased shapes, fill textures, letters and backgrounds, drawn by supersampling. All ours: no font, no image file."""
+"""Anti-aliased shapes, fill textures, letters and backgrounds by supersampling. All ours: no font, no image file."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The nine task types of EdiVal on scenes: what is possible, what it asks for, and the exact state it leads to.
 
-Every edit is deterministic given its words, so that the reference state is the only right answer: an added item is plain where
-nothing else is said and sits in the middle of its place; a replacement and copies keep the offset of the item they come
-from; copies fill the free places in reading order, beginning after the item.
+Every edit is deterministic given its words, so that the reference state is the only right answer: an added item is
+plain where nothing else is said and sits in the middle of its place; a replacement and copies keep the offset of the
+item they come from; copies fill the free places in reading order, beginning after the item.
 """
 
 from __future__ import annotations

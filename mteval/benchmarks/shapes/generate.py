@@ -1,7 +1,7 @@
 """Multi-turn sessions from a seed.
 
-The splits cannot share a start scene: each takes only start scenes whose hash falls into its own buckets. A session's turns
-are drawn one after the other, so a session of 3 turns is the beginning of the same session of 10.
+The splits cannot share a start scene: each takes only start scenes whose hash falls into its own buckets. A session's
+turns are drawn one after the other, so a session of 3 turns is the beginning of the same session of 10.
 """
 
 from __future__ import annotations

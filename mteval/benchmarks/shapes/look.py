@@ -19,8 +19,9 @@ from mteval.benchmarks.shapes.world import Item, Level, Scene
 # Root mean square error over an item's box or a place's background, as a share of the full range.
 TOLERANCE = 0.20
 
-# Everything is compared after the same slight blur (binomial, 5 taps, standard deviation 1 pixel) at half the resolution: sharpness
-# and shifts of a fraction of a pixel do not count, and no detail that tells candidates apart is that fine.
+# Everything is compared after the same slight blur (binomial, 5 taps, standard deviation 1 pixel) at half the
+# resolution: sharpness and shifts of a fraction of a pixel do not count, and no detail that tells candidates apart is
+# that fine.
 _TAPS = np.array([1, 4, 6, 4, 1], np.float32) / 16
 _STEP = 2
 _RIM = 4  # pixels around an item's box that tell what it stands on
@@ -78,7 +79,7 @@ class Picture:
         return found.bare <= found.error and found.bare <= 1
 
     def _search(self, where: Item, scene: Scene) -> _Found:
-        """Candidates differ from the best one so far in one attribute, until none is nearer: ``where`` only starts it."""
+        """From ``where``, change one attribute of the best so far at a time, until none is nearer."""
         rows, columns = self._renderer.box(where)
         box = slice(rows.start, rows.stop, _STEP), slice(columns.start, columns.stop, _STEP)
         crop, weight = self._soft[box], self._weight(where, scene)
@@ -111,7 +112,7 @@ class Picture:
         return (mask[box][::_STEP, ::_STEP, :1] < 0.02).astype(np.float32)
 
     def _ground(self, where: Item) -> Array:
-        """[s, s, 3]: the background seen around the box of ``where``, so that an earlier wrong one does not matter here."""
+        """[s, s, 3]: the background seen around the box of ``where``, so that a wrong one does not matter here."""
         rows, columns = self._renderer.box(where)
         size = self.level.size
         top, bottom = max(rows.start - _RIM, 0), min(rows.stop + _RIM, size)
@@ -152,7 +153,7 @@ def _grounds(level: Level) -> tuple[tuple[str, ...], Array]:
 
 @lru_cache(maxsize=4096)
 def _variations(start: Looks, level: Level) -> tuple[list[Looks], Array, Array]:
-    """``start`` and all that differs from it in one attribute; their blurred paint [n, s, s, 3] and show [n, s, s, 1]."""
+    """``start`` and all that differs from it in one attribute; blurred paint [n, s, s, 3] and show [n, s, s, 1]."""
     found = {start: None}
     found.update((start._replace(shape=s), None) for s in level.shapes)
     found.update((start._replace(color=c), None) for c in level.colors)

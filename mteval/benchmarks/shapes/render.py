@@ -29,7 +29,7 @@ class Looks(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """``paint`` [s, s, 3] in 0..255 is already multiplied by the coverage; ``show`` [s, s, 1] is what stays of the ground."""
+    """``paint`` [s, s, 3] in 0..255, multiplied by the coverage; ``show`` [s, s, 1] is the share of the ground left."""
 
     paint: Array
     show: Array

@@ -1,7 +1,7 @@
 """The world of ShapesEdit: items on a textured background, and the named levels of difficulty.
 
-A scene has ``grid x grid`` places. An item sits at a place with a pixel offset (its jitter) and has a shape, a colour, a
-material (its fill texture) and, on a label, an optional letter.
+A scene has ``grid x grid`` places. An item sits at a place with a pixel offset (its jitter) and has a shape, a colour,
+a material (its fill texture) and, on a label, an optional letter.
 """
 
 from __future__ import annotations

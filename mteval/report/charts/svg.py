@@ -51,7 +51,7 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
     return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(*map(length, (x1, y1, x2, y2)), kind)
 
 
-def rect(x: float, y: float, width: float, height: float, kind: str, extra: Markup = Markup("")) -> Markup:
+def rect(x: float, y: float, width: float, height: float, kind: str, extra: str = "") -> Markup:
     """A rectangle; ``extra`` are more attributes."""
     sizes = map(length, (x, y, width, height))
     return Markup('<rect x="{}" y="{}" width="{}" height="{}" class="{}"{}/>').format(*sizes, kind, extra)
