@@ -66,4 +66,4 @@ def main() -> None:
     """The ``mttrain`` program; exit codes as in mteval."""
     from mteval.cli import call
 
-    sys.exit(call(sys.argv[1:], app, "mttrain"))
+    sys.exit(call(sys.argv[1:], app))

@@ -39,24 +39,25 @@ def main() -> None:
     # "module:Class" may name a file in the current folder, as with `python -m`.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    sys.exit(call(sys.argv[1:]))
+    sys.exit(call(sys.argv[1:], app))
 
 
-def call(arguments: Sequence[str]) -> int:
+def call(arguments: Sequence[str], program: typer.Typer = app) -> int:
     """Run one command and return its exit code; what a person can mend is one line on stderr."""
+    name = program.info.name or "mteval"
     try:
-        code = int(app(list(arguments) or ["--help"], prog_name="mteval", standalone_mode=False) or 0)
-        return _stop(_RESUMES, INTERRUPTED) if code == _TYPER_INTERRUPTED else code
+        code = int(program(list(arguments) or ["--help"], prog_name=name, standalone_mode=False) or 0)
+        return _stop(name, _RESUMES, INTERRUPTED) if code == _TYPER_INTERRUPTED else code
     except UsageError as error:
-        return _stop(str(error), USAGE)
+        return _stop(name, str(error), USAGE)
     except TyperException as error:
-        return _stop(error.format_message(), USAGE)
+        return _stop(name, error.format_message(), USAGE)
     except Fatal as error:
-        return _stop(f"the editor cannot go on: {error}; the same command resumes", TOO_MANY_ERRORS)
+        return _stop(name, f"the editor cannot go on: {error}; the same command resumes", TOO_MANY_ERRORS)
     except (Abort, KeyboardInterrupt):
-        return _stop(_RESUMES, INTERRUPTED)
+        return _stop(name, _RESUMES, INTERRUPTED)
 
 
-def _stop(message: str, code: int) -> int:
-    print(f"mteval: {' '.join(message.split())}", file=sys.stderr)
+def _stop(program: str, message: str, code: int) -> int:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -89,9 +89,9 @@ class Numbers:
     def by_turn(self, protocol: str, scorer: str, metric: str, task_type: str = ALL) -> dict[int, Number]:
         """Turn -> number, of the turns that have one."""
         return {
-            label.turn: number
-            for label, number in self
-            if label.turn is not None and label == (protocol, scorer, label.turn, task_type, metric)
+            turn: number
+            for (of, by, turn, kind, name), number in self
+            if turn is not None and (of, by, kind, name) == (protocol, scorer, task_type, metric)
         }
 
 

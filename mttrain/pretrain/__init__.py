@@ -36,7 +36,7 @@ class PretrainSettings:
 
     level: str = "standard"
     seed: int = 0
-    sessions: int = 10_000
+    sessions: int = 5000
     turns: int = 10
     validate_every: int = 1000
     validate_sessions: int = 100

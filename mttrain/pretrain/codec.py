@@ -27,8 +27,8 @@ class CodecSettings:
     """
 
     channels: tuple[int, ...] = (8, 16, 32, 64, 96)
-    steps: int = 8000
-    batch: int = 4
+    steps: int = 11_000
+    batch: int = 8
     lr: float = 0.02
     warmup: int = 50
     noise: float = 0.05
@@ -50,7 +50,8 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @torch.no_grad()
 def round_trip(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
-    return vae.decode(vae.encode(images).latent_dist.mode()).sample
+    decoded: torch.Tensor = vae.decode(vae.encode(images).latent_dist.mode()).sample
+    return decoded
 
 
 @torch.no_grad()

@@ -85,7 +85,7 @@ class Flow(nn.Module):
         """[n, tokens, channels]; ``sigma`` [n] in 0..1."""
         text = self.text_encoder_2(t5)[0]
         pooled = self.text_encoder(clip).pooler_output
-        out = self.transformer(
+        out: torch.Tensor = self.transformer(
             hidden_states=torch.cat([noisy, source], 1),
             timestep=sigma,
             guidance=torch.full_like(sigma, GUIDANCE),

@@ -119,7 +119,7 @@ def codec(channels: tuple[int, ...], latent_channels: int = LATENT_CHANNELS) -> 
     # yet. With the default initialisation the signal fades along the way and the first thousand steps go into bringing
     # it back.
     for module in vae.modules():
-        if isinstance(module, torch.nn.Conv2d):
+        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
             torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
             torch.nn.init.zeros_(module.bias)
     for module in vae.modules():

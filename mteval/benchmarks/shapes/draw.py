@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]  # of positions
 
 # Samples per pixel side; edges get SAMPLES**2 levels of coverage.
 SAMPLES = 8
@@ -41,10 +43,11 @@ def _samples(size: int) -> tuple[Array, Array]:
 def _coverage(inside: NDArray[np.bool_]) -> Array:
     """[size * SAMPLES]**2 of booleans -> [size, size] in 0..1."""
     size = inside.shape[0] // SAMPLES
-    return inside.reshape(size, SAMPLES, size, SAMPLES).mean((1, 3), dtype=np.float32)
+    covered: Array = inside.reshape(size, SAMPLES, size, SAMPLES).mean((1, 3), dtype=np.float32)
+    return covered
 
 
-def _polygon(x: Array, y: Array, corners: list[tuple[float, float]]) -> NDArray[np.bool_]:
+def _polygon(x: Plane, y: Plane, corners: list[tuple[float, float]]) -> NDArray[np.bool_]:
     """Even-odd rule."""
     inside = np.zeros(x.shape, bool)
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
@@ -63,13 +66,14 @@ def _ring(points: int, inner: float, outer: float, turn: float) -> list[tuple[fl
     return corners
 
 
-def _heart(u: Array, v: Array) -> NDArray[np.bool_]:
+def _heart(u: Plane, v: Plane) -> NDArray[np.bool_]:
     a, b = 1.2 * u, -1.2 * v + 0.12
-    return (a * a + b * b - 1) ** 3 - a * a * b**3 <= 0
+    inside: NDArray[np.bool_] = (a * a + b * b - 1) ** 3 - a * a * b**3 <= 0
+    return inside
 
 
 # Each takes u, v in [-1, 1] over the item's box.
-_SHAPES: dict[str, Callable[[Array, Array], NDArray[np.bool_]]] = {
+_SHAPES: dict[str, Callable[[Plane, Plane], NDArray[np.bool_]]] = {
     "circle": lambda u, v: u * u + v * v <= 1,
     "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) <= 0.88,
     "triangle": lambda u, v: _polygon(u, v, [(0, -1), (1, 0.86), (-1, 0.86)]),
@@ -124,7 +128,7 @@ def letter_coverage(letter: str, size: int) -> Array:
     return _coverage(ink)
 
 
-def _pattern(background: str, x: Array, y: Array) -> tuple[Array, tuple[int, int, int], tuple[int, int, int]]:
+def _pattern(background: str, x: Plane, y: Plane) -> tuple[Plane, tuple[int, int, int], tuple[int, int, int]]:
     """Share of the second tone, first tone, second tone. Periods divide 32 pixels."""
     tau = np.float32(2 * np.pi)
     if background == "paper":
@@ -154,6 +158,7 @@ def _pattern(background: str, x: Array, y: Array) -> tuple[Array, tuple[int, int
 def background_pixels(background: str, size: int) -> Array:
     """[size, size, 3] in 0..255."""
     x, y = _samples(size)
-    share, first, second = _pattern(background, x, y)
-    share = share.reshape(size, SAMPLES, size, SAMPLES).mean((1, 3), dtype=np.float32)[..., None]
-    return (1 - share) * np.array(first, np.float32) + share * np.array(second, np.float32)
+    fine, first, second = _pattern(background, x, y)
+    share = fine.reshape(size, SAMPLES, size, SAMPLES).mean((1, 3), dtype=np.float32)[..., None]
+    pixels: Array = (1 - share) * np.array(first, np.float32) + share * np.array(second, np.float32)
+    return pixels

@@ -16,7 +16,7 @@ Array = NDArray[np.float32]
 Box = tuple[slice, slice]
 
 _INK, _LABEL = (44.0, 44.0, 48.0), (246.0, 246.0, 244.0)
-_DARK = 0.55  # the second tone of a material, as a share of the item's colour
+_DARK = 0.65  # the second tone of a material, as a share of the item's colour
 
 
 class Looks(NamedTuple):

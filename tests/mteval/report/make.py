@@ -88,7 +88,7 @@ def _scores(record: TurnRecord, done: bool, shift: float, broken: bool) -> Itera
     key = {"session": record.session, "protocol": record.protocol, "turn": record.turn, "repeat": record.repeat}
     plain: dict[str, Any] = {**key, "evidence": {}, "scoring_version": 1, "parts": {}, "success": None, "state": "ok"}
     for judged in range(1 if record.protocol == SINGLE else record.turn, record.turn + 1):
-        verdict = {
+        verdict: dict[str, Any] = {
             "value": float(done),
             "success": done,
             "reason": "seen where it was asked for" if done else "not seen",
