@@ -160,4 +160,4 @@ def test_a_wrong_argument_names_the_nearest(wrong: dict[str, str]) -> None:
         ShapesEdit(**wrong)  # type: ignore[arg-type]
 
 
-FINGERPRINT = "ff69404a9a551298"
+FINGERPRINT = "bcf7bdde743cdd0d"
