@@ -134,8 +134,8 @@ def execute(plan: Plan, editor: Editor | None = None, progress: Progress | None 
         UsageError: the folder is in use, or holds what another revision of the editor made.
         Fatal: the editor can answer nothing more; everything before that is recorded.
     """
+    editor = editor or build_editor(plan)
     with RunWriter(plan.folder) as writer:
-        editor = editor or build_editor(plan)
         options = options_of(plan, editor)
         before = writer.config if writer.started else {}
         _check_continues(before, editor, options)

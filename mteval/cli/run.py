@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,14 +119,15 @@ def run(
             estimate(plan)
         return GOOD
 
-    from mteval.evaluation import execute
+    from mteval.evaluation import build_editor, execute
 
+    editors = deque(build_editor(plan) for plan in plans)  # all of them first: a late one may lack its weights
     runs = []
     for plan in plans:
         for note in plan.notes:
             typer.echo(f"note: {note}", err=True)
         with Bar(plan.config.model.label) as bar:
-            runs.append(execute(plan, progress=bar))
+            runs.append(execute(plan, editors.popleft(), progress=bar))
     summary(runs)
     if len(runs) > 1:
         from mteval.cli.report import joint

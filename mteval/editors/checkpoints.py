@@ -70,7 +70,7 @@ def locate(pretrained: str, revision: str | None, pipeline_class: str, how_to_ge
 
 def _from_hub(repo: str, revision: str | None, how_to_get: str) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repo, revision=revision, local_files_only=True))
@@ -81,7 +81,7 @@ def _from_hub(repo: str, revision: str | None, how_to_get: str) -> Path:
     try:
         HfApi().model_info(repo, revision=revision, timeout=5)
         return Path(snapshot_download(repo, revision=revision))
-    except (OSError, HfHubHTTPError, OfflineModeIsEnabled, RuntimeError) as error:
+    except Exception as error:  # the errors of whatever HTTP library the hub's client uses
         raise UsageError(f"{missing} and cannot be fetched ({type(error).__name__}): {how_to_get}") from error
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 from mteval.editors import checkpoints
 from mteval.editors.base import EditorInfo, EditRequest, EditResult
-from mteval.editors.flow import pick_device, pick_dtype
+from mteval.editors.flow import checked_device, checked_dtype, pick_device, pick_dtype
 
 
 class Codec:
@@ -18,22 +20,27 @@ class Codec:
     """
 
     def __init__(self, pretrained: str | None = None, device: str = "auto", dtype: str = "auto") -> None:
+        self._wanted = checked_device(device), checked_dtype(dtype)
         how_to_get = "leave pretrained away for the packaged weights, or give a local folder"
         folder = checkpoints.packaged("tiny-kontext")
         if pretrained is not None:
             folder = checkpoints.locate(pretrained, None, "FluxKontextPipeline", how_to_get)
         defaults = checkpoints.sampling_defaults(folder, checkpoints.SamplingDefaults(steps=1, guidance=1))
         self.info = EditorInfo("codec", checkpoints.fingerprint(folder / "vae"), batch_size=defaults.batch_size)
+        self._folder = folder / "vae"
 
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """The autoencoder and the image processor of its token size, loaded at the first edit."""
         import torch
         from diffusers import AutoencoderKL
         from diffusers.image_processor import VaeImageProcessor
 
-        self._device = pick_device(device)
-        vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=pick_dtype(dtype, self._device)).to(self._device)
-        self._vae = vae.to(memory_format=torch.channels_last).eval()
-        self._stride = 2 ** (len(vae.config.block_out_channels) - 1) * 2
-        self._processor = VaeImageProcessor(vae_scale_factor=self._stride)
+        device, dtype = self._wanted
+        device = pick_device(device)
+        vae = AutoencoderKL.from_pretrained(self._folder, dtype=pick_dtype(dtype, device)).to(device)
+        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        return vae.to(memory_format=torch.channels_last).eval(), VaeImageProcessor(vae_scale_factor=2 * scale)
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return size
@@ -46,15 +53,15 @@ class Codec:
         import torch
         from PIL import Image
 
+        vae, processor = self._loaded
         results: dict[int, EditResult] = {}
         for size in dict.fromkeys(request.image.size for request in requests):
             members = [k for k, request in enumerate(requests) if request.image.size == size]
             started = time.perf_counter()
             with torch.inference_mode():
-                pixels = self._processor.preprocess([requests[k].image for k in members])
-                pixels = pixels.to(self._device, self._vae.dtype)
-                decoded = self._vae.decode(self._vae.encode(pixels).latent_dist.mode()).sample
-            images = self._processor.postprocess(decoded, output_type="pil")
+                pixels = processor.preprocess([requests[k].image for k in members]).to(vae.device, vae.dtype)
+                decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+            images = processor.postprocess(decoded, output_type="pil")
             latency = (time.perf_counter() - started) / len(members)
             for k, image in zip(members, images, strict=True):
                 whole = image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mteval.editors.base import EditorInfo, EditRequest, EditResult
+from mteval.errors import UsageError
+from mteval.registry import nearest
 
 # Before torch is imported: an idle thread of its pool must not spin on a core that others need.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -24,6 +26,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+
+_DEVICES = ("cuda", "mps", "cpu")
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,20 @@ class FlowEditor(ABC):
         return [self._texts[text] for text in instructions]
 
 
+def checked_device(device: str) -> str:
+    """``device``, or a UsageError that names the valid ones. Does not import torch."""
+    if device.partition(":")[0] not in ("auto", *_DEVICES):
+        raise UsageError(f"unknown device '{device}': {nearest(device, ['auto', *_DEVICES])}")
+    return device
+
+
+def checked_dtype(dtype: str) -> str:
+    """``dtype``, or a UsageError that names the valid ones. Does not import torch."""
+    if dtype not in ("auto", *_DTYPES):
+        raise UsageError(f"unknown dtype '{dtype}': {nearest(dtype, ['auto', *_DTYPES])}")
+    return dtype
+
+
 def pick_device(device: str) -> str:
     """``auto`` is the first of cuda, mps, cpu that there is.
 
@@ -164,6 +183,8 @@ def pick_device(device: str) -> str:
     if device == "auto":
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"there is no CUDA device for --device {device}: choose another, or leave it away")
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
     return device
@@ -173,12 +194,6 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
     """``auto`` is float32 on the CPU and bfloat16 elsewhere."""
     import torch
 
-    from mteval.errors import UsageError
-    from mteval.registry import nearest
-
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype == "auto":
-        return torch.float32 if device == "cpu" else torch.bfloat16
-    if dtype not in known:
-        raise UsageError(f"unknown dtype '{dtype}': {nearest(dtype, list(known))}")
-    return known[dtype]
+    name = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
+    picked: torch.dtype = getattr(torch, name)
+    return picked

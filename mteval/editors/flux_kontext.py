@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mteval.editors import checkpoints
 from mteval.editors.base import EditorInfo
 from mteval.editors.checkpoints import SamplingDefaults
-from mteval.editors.flow import Condition, FlowEditor, TextCondition, pick_device, pick_dtype
+from mteval.editors.flow import (
+    Condition,
+    FlowEditor,
+    TextCondition,
+    checked_device,
+    checked_dtype,
+    pick_device,
+    pick_dtype,
+)
 from mteval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +47,8 @@ class FluxKontext(FlowEditor):
         revision: of the Hub repository.
 
     Raises:
-        UsageError: the weights are missing, or of another kind; said before torch is imported.
+        UsageError: the weights are missing, or of another kind, or an argument is wrong. All this is found when the
+            editor is made, before torch is imported; the model itself is loaded at the first edit.
     """
 
     id = "flux-kontext"
@@ -54,7 +64,8 @@ class FluxKontext(FlowEditor):
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        folder = checkpoints.locate(pretrained, revision, "FluxKontextPipeline", _HOW_TO_GET)
+        self._device, self._dtype = checked_device(device), checked_dtype(dtype)
+        self._folder = folder = checkpoints.locate(pretrained, revision, "FluxKontextPipeline", _HOW_TO_GET)
         defaults = checkpoints.sampling_defaults(folder, PUBLISHED)
         if lora is not None and not Path(lora).exists():
             raise UsageError(f"there is no LoRA at {lora}")
@@ -62,24 +73,28 @@ class FluxKontext(FlowEditor):
             raise UsageError(f"steps must be at least 1, not {steps}")
         self.steps = steps or defaults.steps
         self.guidance = defaults.guidance if guidance is None else guidance
+        self._lora = lora
         self._size, self._text_lengths = defaults.size, defaults.text_lengths
         folders = [folder] if lora is None or not Path(lora).is_dir() else [folder, Path(lora)]
         self.info = EditorInfo(self.id, checkpoints.fingerprint(*folders), batch_size=defaults.batch_size)
-        self._load(folder, lora, device, dtype)
 
-    def _load(self, folder: Path, lora: str | None, device: str, dtype: str) -> None:
+    @cached_property
+    def device(self) -> str:
+        return pick_device(self._device)
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The diffusers pipeline on its device."""
+        import torch
         from diffusers import FluxKontextPipeline
 
-        self.device = pick_device(device)
-        pipe: Any = FluxKontextPipeline.from_pretrained(folder, dtype=pick_dtype(dtype, self.device))
-        if lora is not None:
-            pipe.load_lora_weights(lora)
+        pipe: Any = FluxKontextPipeline.from_pretrained(self._folder, dtype=pick_dtype(self._dtype, self.device))
+        if self._lora is not None:
+            pipe.load_lora_weights(self._lora)
         pipe.set_progress_bar_config(disable=True)
-        self.pipe = pipe.to(self.device)
         if self.device == "cpu":
-            import torch
-
-            self.pipe.vae.to(memory_format=torch.channels_last)  # its convolutions take half the time
+            pipe.vae.to(memory_format=torch.channels_last)  # its convolutions take half the time
+        return pipe.to(self.device)
 
     @property
     def _stride(self) -> int:
