@@ -14,6 +14,7 @@ from mteval.benchmarks.shapes.world import Level
 from mttrain import checkpoint
 from mttrain.pretrain import data, models
 from mttrain.pretrain.muon import Muon
+from mttrain.pretrain.schedule import schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +28,12 @@ class CodecSettings:
     """
 
     channels: tuple[int, ...] = (8, 16, 32, 64, 96)
-    steps: int = 11_000
+    steps: int = 7000
     batch: int = 8
     lr: float = 0.02
     warmup: int = 50
     noise: float = 0.05
     ema: float = 0.998
-
-
-def cosine(step: int, steps: int, warmup: int) -> float:
-    """Learning-rate factor: linear warm-up, then a half cosine down to 0."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -62,7 +56,8 @@ def finished_codec(level: Level, settings: CodecSettings, seed: int, path: Path)
     checkpoint.load(path, vae, [], ema)
     ema.copy_to(vae.eval())
     # Rounded as it will be stored, so that the transformer is trained on what it will meet.
-    vae.to(torch.bfloat16).to(torch.float32)
+    for parameter in vae.parameters():
+        parameter.copy_(parameter.to(torch.bfloat16))
     latents = vae.encode(data.pictures(level, seed, -1, 256).to(memory_format=torch.channels_last)).latent_dist.mode()
     vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std()))
     return vae
@@ -97,7 +92,7 @@ def train_codec(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         side = level.size // scale
         noise = torch.randn(settings.batch, models.LATENT_CHANNELS, side, side, generator=generator)
-        factor = cosine(step, settings.steps, settings.warmup)
+        factor = schedule(step, settings.steps, settings.warmup)
         muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = settings.lr * factor, settings.lr / 10 * factor
         loss, rms = loss_of(images, noise)
         vae.zero_grad()

@@ -18,8 +18,8 @@ from transformers import CLIPTextModel, T5EncoderModel
 
 from mttrain import checkpoint
 from mttrain.pretrain import models
-from mttrain.pretrain.codec import cosine
 from mttrain.pretrain.latents import Latents
+from mttrain.pretrain.schedule import schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +124,17 @@ def shift_sigmas(u: torch.Tensor, tokens: int) -> torch.Tensor:
 def train_flow(
     latents: Latents, settings: FlowSettings, seed: int, path: Path, save_every: int = 500
 ) -> Iterator[tuple[int, dict[str, float], Flow, checkpoint.Ema]]:
-    """Train and write ``path`` (a checkpoint) as it goes; yields (step, figures, model, its average) each step."""
+    """Train and write ``path`` (a checkpoint) as it goes; yields (step, figures, model, its average) each step.
+
+    A run that is finished already yields its end once more, without figures.
+    """
     torch.manual_seed(seed)
     flow = Flow(settings).train()
     optimizer = torch.optim.AdamW(flow.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     ema = checkpoint.Ema(flow, settings.ema)
     start = int(checkpoint.load(path, flow, [optimizer], ema)["step"]) if path.exists() else 0
+    if start == settings.steps:
+        yield start, {}, flow, ema
     tokens = latents.states.shape[2]
     ids = {length: position_ids(math.isqrt(tokens), length) for length in settings.text_lengths}
     velocity = torch.compile(flow.velocity)
@@ -146,7 +151,7 @@ def train_flow(
         sigma = shift_sigmas(u.clamp(1e-4, 1 - 1e-4), tokens)
         noisy = torch.lerp(target, noise, sigma[:, None, None])
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * cosine(step, settings.steps, settings.warmup)
+            group["lr"] = settings.lr * schedule(step, settings.steps, settings.warmup)
         loss = (velocity(noisy, source, sigma, t5, clip, ids[length]) - (noise - target)).square().mean()
         optimizer.zero_grad()
         loss.backward()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+from collections.abc import Collection
+
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from diffusers.models.resnet import ResnetBlock2D
@@ -82,20 +86,31 @@ def t5_tokenizer(length: int) -> T5TokenizerFast:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """Byte pairs whose merges spell each known word from left to right, so that a word is one token."""
+    """Byte pairs learnt from the known words until each of them is one token."""
     from tokenizers import pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = dict.fromkeys([*alphabet, *(f"{c}</w>" for c in alphabet)])
-    merges: dict[tuple[str, str], None] = {}
-    for word in sorted({word.lower() for word in vocabulary()}):
-        pieces = [*word[:-1], f"{word[-1]}</w>"]
-        while len(pieces) > 1:
-            merges.setdefault((pieces[0], pieces[1]))
-            pieces[:2] = [pieces[0] + pieces[1]]
-            tokens.setdefault(pieces[0])
-    vocab = {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocab, merges=list(merges), model_max_length=CLIP_LENGTH)
+    merges = byte_pairs({word.lower() for word in vocabulary()})
+    pieces = [*alphabet, *(f"{c}</w>" for c in alphabet), *("".join(pair) for pair in merges)]
+    vocab = {token: i for i, token in enumerate([*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_LENGTH)
+
+
+def byte_pairs(words: Collection[str]) -> list[tuple[str, str]]:
+    """The merges that byte-pair encoding learns from ``words``, the same at every call.
+
+    tokenizers' own trainer breaks its ties by the order of a hash map, which no seed fixes.
+    """
+    spelled = [[*word[:-1], f"{word[-1]}</w>"] for word in words]
+    merges: list[tuple[str, str]] = []
+    while counts := Counter(pair for pieces in spelled for pair in itertools.pairwise(pieces)):
+        pair = max(counts, key=lambda found: (counts[found], found))
+        merges.append(pair)
+        for pieces in spelled:
+            for k in range(len(pieces) - 2, -1, -1):
+                if (pieces[k], *pieces[k + 1 : k + 2]) == pair:
+                    pieces[k : k + 2] = ["".join(pair)]
+    return merges
 
 
 def codec(channels: tuple[int, ...], latent_channels: int = LATENT_CHANNELS) -> AutoencoderKL:

@@ -29,13 +29,20 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Newton-Schulz iteration: every singular value of ``matrix`` goes near 1 (the quintic is the source's)."""
+    """Newton-Schulz iteration: every singular value of ``matrix`` goes near 1 (the quintic is the source's).
+
+    The polynomials are multiplied up on the small Gram matrix and meet ``matrix`` once: half the time for wide ones.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
+    gram = x @ x.T
+    identity = torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    product = identity
     for _ in range(steps):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    result: torch.Tensor = x.T if tall else x
-    return result
+        factor = a * identity + (b * gram + c * gram @ gram)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    result = product @ x
+    return result.T if tall else result
