@@ -28,7 +28,7 @@ class CodecSettings:
     """
 
     channels: tuple[int, ...] = (8, 16, 32, 64, 96)
-    steps: int = 7000
+    steps: int = 6000
     batch: int = 8
     lr: float = 0.02
     warmup: int = 50

@@ -6,6 +6,8 @@ x_s = (1 - s) x_0 + s e with noise e; the network predicts v = e - x_0 from (x_s
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +139,8 @@ def train_flow(
         yield start, {}, flow, ema
     tokens = latents.states.shape[2]
     ids = {length: position_ids(math.isqrt(tokens), length) for length in settings.text_lengths}
-    velocity = torch.compile(flow.velocity)
+    # torch.compile writes C++ on a CPU: without a compiler the same steps take longer.
+    velocity = torch.compile(flow.velocity) if shutil.which(os.environ.get("CXX", "g++")) else flow.velocity
     for step in range(start, settings.steps):
         length = settings.text_lengths[-1 if (step + 1) % settings.long_every == 0 else 0]
         source, target, instructions = latents.batch(seed, step, settings.batch)
