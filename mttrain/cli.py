@@ -42,6 +42,9 @@ def pretrain(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not take the cores
     from dataclasses import replace
 
+    from mteval.editors.quiet import quiet
+
+    quiet()
     import torch
 
     from mttrain.pretrain import PretrainSettings

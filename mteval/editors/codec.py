@@ -10,6 +10,7 @@ from typing import Any
 from mteval.editors import checkpoints
 from mteval.editors.base import EditorInfo, EditRequest, EditResult
 from mteval.editors.flow import checked_device, checked_dtype, pick_device, pick_dtype
+from mteval.editors.quiet import quiet
 
 
 class Codec:
@@ -32,6 +33,7 @@ class Codec:
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         """The autoencoder and the image processor of its token size, loaded at the first edit."""
+        quiet()
         import torch
         from diffusers import AutoencoderKL
         from diffusers.image_processor import VaeImageProcessor

@@ -20,6 +20,7 @@ from mteval.editors.flow import (
     pick_device,
     pick_dtype,
 )
+from mteval.editors.quiet import quiet
 from mteval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class FluxKontext(FlowEditor):
     @cached_property
     def pipe(self) -> Any:
         """The diffusers pipeline on its device."""
+        quiet()
         import torch
         from diffusers import FluxKontextPipeline
 

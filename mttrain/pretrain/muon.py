@@ -44,5 +44,5 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
         factor = a * identity + (b * gram + c * gram @ gram)
         product = factor @ product
         gram = factor @ gram @ factor
-    result = product @ x
+    result: torch.Tensor = product @ x
     return result.T if tall else result

@@ -83,7 +83,7 @@ def minutes(work: Path) -> float:
     lines = [json.loads(line) for line in (work / "curves.jsonl").read_text("utf-8").splitlines()]
     gaps = [b["clock"] - a["clock"] for a, b in pairwise(lines)]
     usual = 5 * float(np.median(gaps))
-    return sum(gap for gap in gaps if gap < usual) / 60
+    return float(sum(gap for gap in gaps if gap < usual)) / 60
 
 
 def parameters() -> float:
@@ -91,7 +91,7 @@ def parameters() -> float:
     editor: Any = registry.create("editor", "tiny-kontext", {})
     pipe = editor.pipe
     models = (pipe.vae, pipe.text_encoder, pipe.text_encoder_2, pipe.transformer)
-    return sum(p.numel() for model in models for p in model.parameters()) / 1e6
+    return float(sum(p.numel() for model in models for p in model.parameters())) / 1e6
 
 
 def main() -> None:

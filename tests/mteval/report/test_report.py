@@ -57,9 +57,9 @@ def test_every_number_of_the_leaderboard_is_in_the_table(run: RunFolder, page: s
     words = " ".join(_Reader(page).words)
     for metric in ("turn_success", "marginal_success", "content_consistency", "overall"):
         found = table[(table.metric == metric) & (table.protocol == FREE) & (table.task_type == "all")]
-        (row,) = found[found.turn == 3].itertuples()
-        assert PERCENT.text(row.value) in words
-        assert f"[{PERCENT.text(row.low)}, {PERCENT.text(row.high)}]" in words
+        (row,) = found.loc[found.turn == 3, ["value", "low", "high"]].to_numpy(float)
+        value, low, high = (PERCENT.text(float(number)) for number in row)
+        assert value in words and f"[{low}, {high}]" in words
 
 
 def test_the_table_is_tidy(run: RunFolder) -> None:
