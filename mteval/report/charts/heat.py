@@ -33,7 +33,7 @@ def heat(rows: Sequence[str], columns: Sequence[Column], label: str) -> Markup:
             mark = Markup('<g class="{}">{}</g>').format(style(column.style), marker(column.style, centre, 10, 5))
             parts.append(titled(column.name, mark))
         else:
-            parts.append(text(centre, 15, column.heading, kind="soft"))
+            parts.append(text(centre, 15, column.heading, kind="soft head"))
     for index, row in enumerate(rows):
         y = _HEAD + index * _ROW
         parts.append(text(_LABELS - 8, y + _ROW / 2 + 4, row.replace("_", " "), "end"))
@@ -49,7 +49,7 @@ def _cell(x: float, y: float, width: float, name: str, number: Number | None) ->
     if number is None:
         return titled(f"{name}: no data", rect(*inner, "cell none"))
     strength = Markup(' fill-opacity="{:.3f}"').format(0.04 + 0.96 * min(max(number.value, 0.0), 1.0))
-    kind = "value strong" if number.value > _DARK else "value"
+    kind = "value light" if number.value > _DARK else "value"
     shown = f"{100 * number.value:.0f}"
     return titled(
         f"{name}: {PERCENT.full(number)}",
