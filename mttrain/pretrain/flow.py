@@ -35,8 +35,8 @@ class FlowSettings:
     layers: int = 1
     single_layers: int = 4
     heads: int = 4
-    steps: int = 8000
-    batch: int = 128
+    steps: int = 6000
+    batch: int = 48
     lr: float = 2e-3
     warmup: int = 200
     ema: float = 0.999

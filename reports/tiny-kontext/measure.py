@@ -86,9 +86,8 @@ def minutes(work: Path) -> float:
     return float(sum(gap for gap in gaps if gap < usual)) / 60
 
 
-def parameters() -> float:
+def parameters(editor: Any) -> float:
     """Millions, over all four models."""
-    editor: Any = registry.create("editor", "tiny-kontext", {})
     pipe = editor.pipe
     models = (pipe.vae, pipe.text_encoder, pipe.text_encoder_2, pipe.transformer)
     return float(sum(p.numel() for model in models for p in model.parameters())) / 1e6
@@ -96,7 +95,16 @@ def parameters() -> float:
 
 def main() -> None:
     run, work = RunFolder(sys.argv[1]), Path(sys.argv[2])
-    found = {"growth": growth(run), "codec": codec(), "parameters": parameters(), "minutes": minutes(work)}
+    editor: Any = registry.create("editor", "tiny-kontext", {})
+    if run.config["editor"]["revision"] != editor.info.revision:
+        sys.exit(f"{run.path} is a run of other weights: run it again")
+    found = {
+        "revision": editor.info.revision,
+        "growth": growth(run),
+        "codec": codec(),
+        "parameters": parameters(editor),
+        "minutes": minutes(work),
+    }
     (HERE / "measured.json").write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     print(json.dumps(found, indent=2))
 
