@@ -232,7 +232,7 @@ trained on clean inputs only, so over a conversation of edits it shows real expo
   {seed}). Nothing was trained on the model's own outputs. Settings were chosen on validation sessions.
 - **Command**: `mttrain pretrain --output mteval/editors/weights/tiny-kontext` ({codec_steps:,} steps of the codec in
   batches of {codec_batch}, then {flow_steps:,} of the text encoders and the transformer in batches of {flow_batch};
-  {minutes:.0f} minutes in all on two cores).
+  {minutes:.0f} minutes of steps on two cores, and some more to encode the data and to compile).
 - **Licence**: Apache-2.0, like the code.
 
 ## Targets

@@ -79,7 +79,7 @@ def _right(benchmark: ShapesEdit, sessions: Any, images: list[Image.Image]) -> d
 
 
 def minutes(work: Path) -> float:
-    """Between the first and the last line of each stage's curve, pauses of an interrupted run left out."""
+    """Spent in steps, by the clock of the curves; the pauses between the stages and of an interrupted run left out."""
     lines = [json.loads(line) for line in (work / "curves.jsonl").read_text("utf-8").splitlines()]
     gaps = [b["clock"] - a["clock"] for a, b in pairwise(lines)]
     usual = 5 * float(np.median(gaps))
