@@ -69,7 +69,8 @@ def _plan(config: RunConfig) -> str:
 
     plan = prepare(config)
     scorers = ", ".join(scorer.info.id for _, scorer in plan.scorers)
-    return f"{plan.benchmark_label} with {plan.benchmark.info.size} sessions; {scorers}; {plan.folder.parent} can be written"
+    sessions = f"{plan.benchmark_label} with {plan.benchmark.info.size} sessions"
+    return f"{sessions}; {scorers}; {plan.folder.parent} can be written"
 
 
 def _edit(config: RunConfig) -> str:

@@ -139,7 +139,7 @@ def round_trips(measured: dict[str, Any]) -> str:
 
 def longer(validation: pd.DataFrame) -> str:
     rows = []
-    for name in validation["model"].unique():
+    for name in sorted(validation["model"].unique(), key=lambda name: bool(name != "tiny-kontext")):
         table = Table(validation[validation["model"] == name])
         cells = [
             table.points(metric, turn, protocol)
@@ -266,6 +266,8 @@ whose attributes the scorer still reads right.
 What twice the training would gain ({double:,} steps, the same codec and seed), on 400 validation sessions of ten turns:
 
 {longer}
+
+More of the same training still helps, so what fine-tunes this model has to be held against that, too.
 
 The evidence behind every number, with the commands that make it, is in `reports/tiny-kontext` of the repository.
 """
