@@ -178,6 +178,7 @@ def curves() -> None:
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     for name, label in (("curves-longer.jsonl", "twice as long"), ("curves.jsonl", "this model")):
         frame = pd.read_json(HERE / name, lines=True)
+        frame = frame.drop_duplicates(["stage", "step"], keep="last").sort_values("step")  # resumed: made twice
         codec, flow = (frame[frame["stage"] == stage] for stage in ("codec", "flow"))
         if name == "curves.jsonl":
             axes[0].plot(codec["step"], codec["psnr"].rolling(5, min_periods=1).median(), color="C0")
