@@ -9,6 +9,7 @@ import hashlib
 import json
 import struct
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -83,6 +84,11 @@ def _from_hub(repo: str, revision: str | None, how_to_get: str) -> Path:
         return Path(snapshot_download(repo, revision=revision))
     except Exception as error:  # the errors of whatever HTTP library the hub's client uses
         raise UsageError(f"{missing} and cannot be fetched ({type(error).__name__}): {how_to_get}") from error
+
+
+def without_second_copy() -> bool:
+    """``low_cpu_mem_usage`` of ``from_pretrained``: loading without a second copy in memory, which needs accelerate."""
+    return find_spec("accelerate") is not None
 
 
 def sampling_defaults(folder: Path, otherwise: SamplingDefaults) -> SamplingDefaults:

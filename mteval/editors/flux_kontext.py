@@ -90,7 +90,11 @@ class FluxKontext(FlowEditor):
         import torch
         from diffusers import FluxKontextPipeline
 
-        pipe: Any = FluxKontextPipeline.from_pretrained(self._folder, dtype=pick_dtype(self._dtype, self.device))
+        pipe: Any = FluxKontextPipeline.from_pretrained(
+            self._folder,
+            dtype=pick_dtype(self._dtype, self.device),
+            low_cpu_mem_usage=checkpoints.without_second_copy(),
+        )
         if self._lora is not None:
             pipe.load_lora_weights(self._lora)
         pipe.set_progress_bar_config(disable=True)
