@@ -84,19 +84,23 @@ class Picture:
         box = slice(rows.start, rows.stop, _STEP), slice(columns.start, columns.stop, _STEP)
         crop, weight = self._soft[box], self._weight(where, scene)
         ground = self._ground(where)
-        limit = (255 * TOLERANCE) ** 2 * 3 * max(float(weight.sum()), 1.0)
-        bare = float((np.square(crop - ground) * weight).sum())
+        looked_at = float(np.prod(crop.shape[:2]) if weight is None else weight.sum())
+        limit = (255 * TOLERANCE) ** 2 * 3 * max(looked_at, 1.0)
+        bare = float(_squared(ground[None] - crop, weight)[0])
         best = looks(where)
         while True:
             candidates, paint, show = _variations(best, self.level)
-            errors = (np.square(paint + show * ground - crop) * weight).reshape(len(candidates), -1).sum(1)
+            picture = show * ground
+            picture += paint
+            picture -= crop
+            errors = _squared(picture, weight)
             k = int(errors.argmin())
             if candidates[k] == best:
                 return _Found(best, float(errors[k]) / limit, bare / limit)
             best = candidates[k]
 
-    def _weight(self, where: Item, scene: Scene) -> Array:
-        """[s, s, 1] at half resolution: 0 where another item of the scene reaches into the box, else 1."""
+    def _weight(self, where: Item, scene: Scene) -> Array | None:
+        """[s, s, 1] at half resolution: 0 where another item of the scene reaches into the box, else 1. None: all 1."""
         size, (left, top) = self.level.item, self.level.corner(where)
         reach = size + 2  # the blur
         near = []
@@ -105,36 +109,42 @@ class Picture:
             if other.place != where.place and abs(x - left) < reach and abs(y - top) < reach:
                 near.append(other)
         if not near:
-            side = -(-size // _STEP)
-            return np.ones((side, side, 1), np.float32)
+            return None
         mask = _soften(np.repeat(footprint(self.level, near)[..., None], 3, 2).astype(np.float32))
         box = self._renderer.box(where)
         return (mask[box][::_STEP, ::_STEP, :1] < 0.02).astype(np.float32)
 
     def _ground(self, where: Item) -> Array:
         """[s, s, 3]: the background seen around the box of ``where``, so that a wrong one does not matter here."""
-        rows, columns = self._renderer.box(where)
-        size = self.level.size
-        top, bottom = max(rows.start - _RIM, 0), min(rows.stop + _RIM, size)
-        left, right = max(columns.start - _RIM, 0), min(columns.stop + _RIM, size)
-        around = (slice(top, bottom, _STEP), slice(left, right, _STEP))
-        y, x = np.ogrid[around]
-        rim = (y < rows.start) | (y >= rows.stop) | (x < columns.start) | (x >= columns.stop)
-        _, grounds = _soft_backgrounds(self.level)
+        left, top = self.level.corner(where)
+        around, rim, known = _rims(self.level, left, top)
         # Neighbours may reach into the rim: a bounded error keeps them from deciding.
-        errors = np.minimum(np.abs(grounds[:, *around][:, rim] - self._soft[around][rim]), 40.0).sum((1, 2))
-        ground = grounds[int(errors.argmin())]
-        found: Array = ground[rows.start : rows.stop : _STEP, columns.start : columns.stop : _STEP]
+        errors = np.minimum(np.abs(known - self._soft[around][rim]), 40.0).sum((1, 2))
+        _, grounds = _soft_backgrounds(self.level)
+        rows, columns = self._renderer.box(where)
+        box = slice(rows.start, rows.stop, _STEP), slice(columns.start, columns.stop, _STEP)
+        found: Array = grounds[int(errors.argmin())][box]
         return found
+
+
+def _squared(difference: Array, weight: Array | None) -> Array:
+    """[n, s, s, 3] -> [n]: sums of squares, each pixel weighted by 0 or 1."""
+    if weight is not None:
+        difference = difference * weight
+    flat = difference.reshape(len(difference), -1)
+    sums: Array = np.einsum("nk,nk->n", flat, flat)
+    return sums
 
 
 def _soften(pixels: Array) -> Array:
     """[h, w, c] blurred, edges repeated."""
     for axis in (0, 1):
-        padded = np.pad(pixels, [(2, 2) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        length = pixels.shape[axis]
+        first, last = (pixels.take([end, end], axis) for end in (0, -1))
+        padded, length = np.concatenate([first, pixels, last], axis), pixels.shape[axis]
         take = (slice(None),) * axis
-        pixels = sum(_TAPS[k] * padded[(*take, slice(k, k + length))] for k in range(5))
+        pixels = _TAPS[0] * padded[(*take, slice(0, length))]
+        for k in range(1, 5):
+            pixels += _TAPS[k] * padded[(*take, slice(k, k + length))]
     return pixels
 
 
@@ -152,15 +162,31 @@ def _grounds(level: Level) -> tuple[tuple[str, ...], Array]:
 
 
 @lru_cache(maxsize=4096)
+def _rims(level: Level, left: int, top: int) -> tuple[tuple[slice, slice], NDArray[np.bool_], Array]:
+    """Around an item at (left, top): where to look, what of it is rim, what each background has there [names, n, 3]."""
+    bottom, right = top + level.item, left + level.item
+    rows, columns = (
+        slice(max(start - _RIM, 0), min(stop + _RIM, level.size), _STEP)
+        for start, stop in ((top, bottom), (left, right))
+    )
+    around = rows, columns
+    y, x = np.ogrid[around]
+    rim = (y < top) | (y >= bottom) | (x < left) | (x >= right)
+    _, grounds = _soft_backgrounds(level)
+    return around, rim, grounds[:, *around][:, rim]
+
+
+@lru_cache(maxsize=4096)
 def _variations(start: Looks, level: Level) -> tuple[list[Looks], Array, Array]:
-    """``start`` and all that differs from it in one attribute; blurred paint [n, s, s, 3] and show [n, s, s, 1]."""
+    """``start`` and all that differs from it in one attribute; blurred paint and show, both [n, s, s, 3]."""
     found = {start: None}
     found.update((start._replace(shape=s), None) for s in level.shapes)
     found.update((start._replace(color=c), None) for c in level.colors)
     found.update((start._replace(material=m), None) for m in level.materials)
     found.update((start._replace(text=t), None) for t in ("", *level.letters))
     patches = [_soft_patch(candidate, level) for candidate in found]
-    return list(found), np.stack([p.paint for p in patches]), np.stack([p.show for p in patches])
+    # The show of a patch is the same in all three colours; written out, whole rows are multiplied at once.
+    return list(found), np.stack([p.paint for p in patches]), np.repeat(np.stack([p.show for p in patches]), 3, -1)
 
 
 @lru_cache(maxsize=4096)
