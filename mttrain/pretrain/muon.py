@@ -1,4 +1,4 @@
-"""The Muon optimiser (Jordan et al. 2024), for the convolutions of the codec: it needs a third of Adam's steps here.
+"""The Muon optimiser (Jordan et al. 2024), for the convolutions of the codec.
 
 torch.optim.Muon is not used because it orthogonalises in bfloat16, which most CPUs do many times slower than float32.
 """

@@ -49,6 +49,10 @@ class Table:
             return "–"
         return f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
+    def several(self, *places: tuple[str, int, str]) -> list[str]:
+        """The numbers of some metrics, each at its turn and protocol."""
+        return [self.points(*place) for place in places]
+
 
 def grid(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
@@ -141,16 +145,13 @@ def longer(validation: pd.DataFrame) -> str:
     rows = []
     for name in sorted(validation["model"].unique(), key=lambda name: bool(name != "tiny-kontext")):
         table = Table(validation[validation["model"] == name])
-        cells = [
-            table.points(metric, turn, protocol)
-            for metric, turn, protocol in (
-                ("marginal_success", 3, FORCED),
-                ("marginal_success", 10, FORCED),
-                ("marginal_success", 10, FREE),
-                ("turn_success", 10, FREE),
-                ("exposure_bias", 10, PAIRED),
-            )
-        ]
+        cells = table.several(
+            ("marginal_success", 3, FORCED),
+            ("marginal_success", 10, FORCED),
+            ("marginal_success", 10, FREE),
+            ("turn_success", 10, FREE),
+            ("exposure_bias", 10, PAIRED),
+        )
         rows.append(["this model" if name == "tiny-kontext" else "twice as long", *cells])
     return grid(["", "TF M_3", "TF M_10", "FR M_10", "S_10", "EB_10"], rows)
 
@@ -160,15 +161,12 @@ def controls() -> str:
     rows = []
     for name in ("oracle", "identity", "codec"):
         table = Table(frame[frame["model"] == name])
-        cells = [
-            table.points(metric, turn, protocol)
-            for metric, turn, protocol in (
-                ("marginal_success", 3, FORCED),
-                ("turn_success", 10, FREE),
-                ("content_consistency", 1, FREE),
-                ("content_consistency_object", 10, FREE),
-            )
-        ]
+        cells = table.several(
+            ("marginal_success", 3, FORCED),
+            ("turn_success", 10, FREE),
+            ("content_consistency", 1, FREE),
+            ("content_consistency_object", 10, FREE),
+        )
         rows.append([name, *cells])
     return grid(["control, first 400 test sessions", "TF M_3", "S_10", "CC_1", "CC_10 of objects"], rows)
 
