@@ -166,6 +166,7 @@ def retry(plan: Plan, progress: Progress | None = None) -> Run:
     """
     editor = build_editor(plan)
     with RunWriter(plan.folder) as writer:
+        _check_continues(writer.config, editor, options_of(plan, editor))
         first: dict[tuple[str, str, int], int] = {}
         for key, record in writer.turns.items():  # in key order: the first error of a rollout comes first
             if record.state in ("blocked", "failed"):

@@ -89,6 +89,7 @@ def prepare(
         "model": config.model.model_dump(),
         "dtype": config.dtype,
         "benchmark": config.benchmark.model_dump(),
+        "benchmark_variant": info.variant,
         "benchmark_version": info.version,
         "protocols": list(protocols),
         "turns": turns,

@@ -29,6 +29,7 @@ from mteval.editors.base import (
     RateLimited,
     Transient,
 )
+from mteval.errors import UsageError
 from mteval.sessions import TurnKey, TurnRecord
 from mteval.store import RunWriter, Timing
 
@@ -249,7 +250,7 @@ class _Slice:
         began = time.perf_counter()
         try:
             results = self.editor.edit(requests)
-        except Fatal:
+        except (Fatal, UsageError):  # what a person has to mend is no fault of a turn
             raise
         except EditError as error:
             results = [EditResult(error=error) for _ in requests]

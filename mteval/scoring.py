@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mteval.scorers.base import Score, Scorer, ScorerInfo, TurnView
-from mteval.sessions import ScoreKey, ScoreRecord, TurnKey, TurnRecord
+from mteval.sessions import PROTOCOLS, ScoreKey, ScoreRecord, TurnKey, TurnRecord
 from mteval.store import RunWriter
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def score_run(
     for record in writer.turns.values():
         if record.state == "ok":
             by_session[record.session].append(record)
+    for records in by_session.values():  # what is judged for all protocols must not depend on the order of the records
+        records.sort(key=lambda record: PROTOCOLS.index(record.protocol))
     for session in sessions:
         views = _Views(benchmark, session, writer)
         fresh: list[ScoreRecord] = []

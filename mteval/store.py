@@ -325,7 +325,7 @@ class RunWriter(RunFolder):
         for path in (self.path / IMAGES).glob("*/*.png"):
             if path.stem not in named:
                 path.unlink()
-        for folder in (self.path / IMAGES).glob("*"):
+        for folder in (self.path / IMAGES).glob("*/"):
             if not any(folder.iterdir()):
                 folder.rmdir()
 
@@ -391,12 +391,18 @@ def save_table(table: pd.DataFrame, to: Path | TextIO) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a run folder that cannot be made or written, without making it.
+    """Refuse a run folder that cannot be made or written, or that holds something else, without making it.
 
     Raises:
-        UsageError: the folder, or its nearest existing parent, is a file or is read-only.
+        UsageError: the folder, or its nearest existing parent, is a file or is read-only; or there are files in it that
+            are no run, among which a run would tidy up.
     """
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "it is read-only" if existing.is_dir() else "it is not a folder"
         raise UsageError(f"cannot write to {path}: {existing} cannot hold it ({reason}); choose another --output")
+    if path.is_dir() and not (path / RUN).is_file():
+        # What a run that was killed before its run.json was whole may have left.
+        foreign = [entry.name for entry in path.iterdir() if entry.name != SESSIONS and entry.suffix != _TEMPORARY]
+        if foreign:
+            raise UsageError(f"{path} holds other files ({foreign[0]}, ...) and no run: choose another --output")

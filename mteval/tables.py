@@ -130,8 +130,9 @@ class Grid:
         there = ~np.isnan(values)
         known = ok & (state == _OK) & there
         nothing = ok & (state == _NOT_APPLICABLE)
-        if valued is not judged:  # a part
-            nothing |= ok & (state == _OK) & ~there
+        if valued is not judged:  # a part: it may be there where the whole is not applicable, and the other way round
+            judged_well = ok & ((state == _OK) | (state == _NOT_APPLICABLE))
+            known, nothing = judged_well & there, judged_well & ~there
         return Cells(np.where(known, values, 0.0), known, (turn_states != _NONE) & ~known & ~nothing)
 
 

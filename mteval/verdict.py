@@ -48,7 +48,7 @@ class Tolerance:
         score_errors = judged - sum(record.state == "ok" for record in scores)
         if self.is_share:
             worst = max(turn_errors / max(turns_asked, 1), score_errors / max(judged, 1))
-            allowed = f"{self.limit:.3g}".rstrip("0") if self.limit == 0 else f"{100 * self.limit:g} %"
+            allowed = f"{100 * self.limit:g} %"
         else:
             worst, allowed = turn_errors + score_errors, f"{self.limit:g}"
         if worst <= self.limit:

@@ -42,6 +42,7 @@ def pretrain(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not take the cores
     from dataclasses import replace
 
+    from mteval.editors.flow import pick_device
     from mteval.editors.quiet import quiet
 
     quiet()
@@ -51,7 +52,9 @@ def pretrain(
     from mttrain.pretrain import pretrain as run
     from mttrain.progress import Bars
 
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    pick_device("cpu")  # cuts the pool to the free cores
+    if threads:
+        torch.set_num_threads(threads)
     settings = PretrainSettings(level=level, seed=seed)
     settings = replace(
         settings,

@@ -22,7 +22,7 @@ def leaderboard(
     from mteval.report import csv
     from mteval.store import RunFolder, save_table
 
-    table = csv.leaderboard([RunFolder(path) for path in runs])
+    table = csv.leaderboard([RunFolder(path) for path in runs if not path.is_file()])
     save_table(table, output or sys.stdout)
     if output:
         typer.echo(str(output))

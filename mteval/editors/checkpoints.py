@@ -108,17 +108,18 @@ def sampling_defaults(folder: Path, otherwise: SamplingDefaults) -> SamplingDefa
         raise UsageError(f"{path}: {where}: {first['msg']}") from error
 
 
-def fingerprint(*folders: Path) -> str:
-    """16 hex digits that pin a checkpoint.
+def fingerprint(*places: Path) -> str:
+    """16 hex digits that pin a checkpoint: folders, or single files.
 
     Every configuration whole; of large weight files the header (names, shapes, offsets), the size and the first and
     last 64 KiB of the data, so that 30 GB take well under a second.
     """
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors", ".model"}):
+    for place in places:
+        inside = [p for p in place.rglob("*") if p.suffix in {".json", ".safetensors", ".model"}]
+        for path in [place] if place.is_file() else sorted(inside):
             size = path.stat().st_size
-            digest.update(f"{path.relative_to(folder)} {size}\n".encode())
+            digest.update(f"{path.relative_to(place)} {size}\n".encode())
             if size <= _WHOLE:
                 digest.update(path.read_bytes())
                 continue

@@ -129,7 +129,10 @@ class Synthetic(_Bound):
                 raise UsageError(f"editor 'synthetic': {name} is {penalty}, not in [0, success]")
         self.success, self.drift = success, drift
         self.drift_penalty, self.cascade_penalty = drift_penalty, cascade_penalty
-        self.info = EditorInfo(id="synthetic", revision="1", batch_size=_BATCH)
+        settings = (
+            f"{success:g} {drift} {drift_penalty:g} {cascade_penalty:g}"  # an editor given as an object has no args
+        )
+        self.info = EditorInfo(id="synthetic", revision=f"1 ({settings})", batch_size=_BATCH)
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
         return [EditResult(image=self._edit(request)) for request in requests]

@@ -76,8 +76,8 @@ class FluxKontext(FlowEditor):
         self.guidance = defaults.guidance if guidance is None else guidance
         self._lora = lora
         self._size, self._text_lengths = defaults.size, defaults.text_lengths
-        folders = [folder] if lora is None or not Path(lora).is_dir() else [folder, Path(lora)]
-        self.info = EditorInfo(self.id, checkpoints.fingerprint(*folders), batch_size=defaults.batch_size)
+        weights = [folder] if lora is None else [folder, Path(lora)]
+        self.info = EditorInfo(self.id, checkpoints.fingerprint(*weights), batch_size=defaults.batch_size)
 
     @cached_property
     def device(self) -> str:
@@ -90,11 +90,14 @@ class FluxKontext(FlowEditor):
         import torch
         from diffusers import FluxKontextPipeline
 
-        pipe: Any = FluxKontextPipeline.from_pretrained(
-            self._folder,
-            dtype=pick_dtype(self._dtype, self.device),
-            low_cpu_mem_usage=checkpoints.without_second_copy(),
-        )
+        try:
+            pipe: Any = FluxKontextPipeline.from_pretrained(
+                self._folder,
+                dtype=pick_dtype(self._dtype, self.device),
+                low_cpu_mem_usage=checkpoints.without_second_copy(),
+            )
+        except OSError as error:
+            raise UsageError(f"{self._folder} is not a whole checkpoint, download it again: {error}") from error
         if self._lora is not None:
             pipe.load_lora_weights(self._lora)
         pipe.set_progress_bar_config(disable=True)

@@ -93,9 +93,11 @@ def names(runs: Sequence[RunFolder]) -> list[str]:
 
 def chapters(runs: Sequence[RunFolder]) -> list[list[Shown]]:
     """The runs grouped by benchmark, its version and the instruction-following scorer: only these can be compared."""
-    groups: dict[tuple[str, str, str], list[Shown]] = {}
+    groups: dict[tuple[str, ...], list[Shown]] = {}
     for folder, name in zip(runs, names(runs), strict=True):
         shown = Shown(folder, name)
-        key = (shown.config["benchmark"], shown.config["benchmark_info"]["version"], shown.following)
+        judge = shown.config["scorers"].get(shown.following, {})
+        meaning = f"{judge.get('scoring_version')} {judge.get('args')}"
+        key = (shown.config["benchmark"], shown.config["benchmark_info"]["version"], shown.following, meaning)
         groups.setdefault(key, []).append(shown)
     return [[Shown(shown.folder, shown.name, index) for index, shown in enumerate(group)] for group in groups.values()]

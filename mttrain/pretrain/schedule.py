@@ -1,6 +1,6 @@
 """The learning rate over a run: warm-up, a plateau, a linear decay (Hägele et al. 2024, arXiv 2405.18392).
 
-On the plateau nothing depends on how long the run will be, so a longer run can go on from a shorter one's checkpoint.
+On the plateau nothing depends on how long the run will be.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class ShapesEdit:
     def info(self) -> BenchmarkInfo:
         return BenchmarkInfo(
             id="shapes",
-            variant=f"{self.level.name}-{self.split}",
+            variant=f"{self.level.name}-{self.split}" + (f"-seed{self.seed}" if self.seed else ""),
             version=VERSION,
             task_types=tuple(EDITS),
             scorers=("shapes-if", "shapes-cc", "reference-psnr"),
