@@ -40,10 +40,11 @@ class Codec:
 
         device, dtype = self._wanted
         device = pick_device(device)
-        frugal = checkpoints.without_second_copy()
-        vae = AutoencoderKL.from_pretrained(self._folder, dtype=pick_dtype(dtype, device), low_cpu_mem_usage=frugal).to(
-            device
-        )
+        vae = AutoencoderKL.from_pretrained(
+            self._folder,
+            dtype=pick_dtype(dtype, device),
+            low_cpu_mem_usage=checkpoints.without_second_copy(),
+        ).to(device)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         return vae.to(memory_format=torch.channels_last).eval(), VaeImageProcessor(vae_scale_factor=2 * scale)
 

@@ -129,9 +129,8 @@ class Synthetic(_Bound):
                 raise UsageError(f"editor 'synthetic': {name} is {penalty}, not in [0, success]")
         self.success, self.drift = success, drift
         self.drift_penalty, self.cascade_penalty = drift_penalty, cascade_penalty
-        settings = (
-            f"{success:g} {drift} {drift_penalty:g} {cascade_penalty:g}"  # an editor given as an object has no args
-        )
+        # An editor given as an object has no arguments in the run's identity: its revision tells its settings.
+        settings = f"{success:g} {drift} {drift_penalty:g} {cascade_penalty:g}"
         self.info = EditorInfo(id="synthetic", revision=f"1 ({settings})", batch_size=_BATCH)
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:

@@ -59,9 +59,8 @@ def _parts(
     touched = {item for scene in scenes for item in scene.items if item.id in touched_ids}
     changed = footprint(level, list(touched))
     red, green, blue = np.moveaxis(np.abs(np.asarray(after, np.int16) - np.asarray(before, np.int16)), 2, 0)
-    difference = (red + green + blue) / np.float32(
-        3 * 255
-    )  # three sums of planes are much quicker than one over axis 2
+    # Sums of planes are much quicker than one sum over axis 2.
+    difference = (red + green + blue) / np.float32(3 * 255)
     parts: dict[str, float] = {}
     kept = [item for item in scenes[0].items if item.id not in touched_ids]
     values = [_consistency(difference, _visible(level, item, scenes[0]) & ~changed) for item in kept]
