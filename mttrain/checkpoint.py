@@ -1,4 +1,4 @@
-"""Training state on disk: tensors in safetensors, the step beside them in the same file's header. No pickle."""
+"""Training state on disk: tensors in safetensors, the rest as text in the same file's header. No pickle."""
 
 from __future__ import annotations
 
@@ -9,65 +9,47 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
 
-
-class Ema:
-    """An exponential moving average of a module's parameters, kept in float32.
-
-    The decay warms up as (1 + step) / (10 + step), so that early averages do not remember the random start.
-    """
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.parameters = {name: p.detach().clone() for name, p in module.named_parameters()}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        current = dict(module.named_parameters())
-        # One fused call: tiny models have hundreds of small tensors.
-        torch._foreach_lerp_(list(self.parameters.values()), [current[n] for n in self.parameters], 1 - decay)
-
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        for name, parameter in module.named_parameters():
-            parameter.copy_(self.parameters[name])
-
+from mttrain.weights import CURRENT, WeightSets
 
 Optimizers = Sequence[torch.optim.Optimizer]
 
 
-def _flat(module: nn.Module, optimizers: Optimizers, ema: Ema) -> Iterator[tuple[str, torch.Tensor]]:
-    names = {id(p): name for name, p in module.named_parameters()}
-    yield from ((f"model/{name}", p.detach()) for name, p in module.named_parameters())
-    yield from ((f"ema/{name}", p) for name, p in ema.parameters.items())
+def _flat(weights: WeightSets, optimizers: Optimizers) -> Iterator[tuple[str, torch.Tensor]]:
+    names = {id(parameter): name for name, parameter in weights.parameters.items()}
+    yield from ((f"{CURRENT}/{name}", parameter.detach()) for name, parameter in weights.parameters.items())
+    for kind, values in weights.sets.items():
+        yield from ((f"{kind}/{name}", value) for name, value in values.items())
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
-            yield from ((f"optimizer/{key}/{names[id(parameter)]}", value) for key, value in state.items())
+            yield from ((f"optimizer.{key}/{names[id(parameter)]}", value) for key, value in state.items())
 
 
-def save(path: Path, module: nn.Module, optimizers: Optimizers, ema: Ema, meta: Mapping[str, str]) -> None:
+def save(path: Path, weights: WeightSets, optimizers: Optimizers, meta: Mapping[str, str]) -> None:
     """Write everything a step needs to go on; the file is replaced in one move."""
-    tensors = {name: tensor.contiguous() for name, tensor in _flat(module, optimizers, ema)}
+    tensors = {name: tensor.contiguous() for name, tensor in _flat(weights, optimizers)}
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata=dict(meta))
     os.replace(temporary, path)
 
 
-def load(path: Path, module: nn.Module, optimizers: Optimizers, ema: Ema) -> dict[str, str]:
-    """Put a saved state back and return its meta data; without optimisers, the weights alone."""
-    parameters = dict(module.named_parameters())
+def load(path: Path, weights: WeightSets, optimizers: Optimizers) -> dict[str, str]:
+    """Put a saved state back, with its named sets, and return its meta data; without optimisers, the weights alone."""
     owners = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
     with safe_open(path, framework="pt") as file, torch.no_grad():
         for key in file.keys():  # noqa: SIM118 - not a mapping
-            kind, _, rest = key.partition("/")
+            kind, _, name = key.partition("/")
+            parameter = weights.parameters[name]
             tensor = file.get_tensor(key)
-            if kind == "model":
-                parameters[rest].copy_(tensor)
-            elif kind == "ema":
-                ema.parameters[rest].copy_(tensor)
+            kind, _, state = kind.partition(".")
+            if kind == CURRENT:
+                parameter.copy_(tensor)
+            elif kind != "optimizer":
+                weights.sets.setdefault(kind, {})[name] = tensor.to(parameter.device)
             elif optimizers:
-                name, _, parameter = rest.partition("/")
-                owners[id(parameters[parameter])].state[parameters[parameter]][name] = tensor
+                owners[id(parameter)].state[parameter][state] = tensor if state == "step" else tensor.to(parameter.device)
+        for values in weights.sets.values():  # in the parameters' own order, which fused updates rely on
+            ordered = {name: values[name] for name in weights.parameters}
+            values.clear()
+            values.update(ordered)
         return dict(file.metadata())

@@ -12,9 +12,9 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mteval.editors.base import EditorInfo, EditRequest, EditResult
 from mteval.errors import UsageError
@@ -26,6 +26,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+    from torch import nn
+
+Step = Callable[[int, "torch.Tensor", "torch.Tensor", float, float], "torch.Tensor"]
+"""(step from 0, latents in float32, velocity, sigma now, sigma then) -> the next latents."""
 
 _DEVICES = ("cuda", "mps", "cpu")
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -55,14 +59,47 @@ class Condition:
     size: tuple[int, int]
 
 
+def euler(step: int, latents: torch.Tensor, velocity: torch.Tensor, now: float, then: float) -> torch.Tensor:
+    """One deterministic step along the velocity."""
+    return latents + (then - now) * velocity
+
+
 class FlowEditor(ABC):
-    """An editor that denoises in a latent space. ``edit`` is complete; a family fills in the rest."""
+    """An editor that denoises in a latent space. ``edit`` is complete; a family fills in the rest.
+
+    What a trainer needs beyond an evaluation is ``network``, ``lora_targets``, ``text_encoders`` and ``pipe``.
+
+    Attributes:
+        steps: velocity evaluations a sample takes.
+        info: see :class:`EditorInfo`.
+        network: what ``velocity`` runs, and all that training changes; a trainer may put a wrapped one in its place.
+        lora_targets: the ends of the names of the network's linear layers that a LoRA adapts.
+        pipe: the diffusers pipeline, whose ``save_pretrained`` and ``save_lora_weights`` write standard folders.
+    """
 
     steps: int
     info: EditorInfo
+    lora_targets: ClassVar[tuple[str, ...]]
 
     def __init__(self) -> None:
         self._texts: dict[str, TextCondition] = {}
+
+    @property
+    @abstractmethod
+    def pipe(self) -> Any: ...
+
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module: ...
+
+    @network.setter
+    @abstractmethod
+    def network(self, network: nn.Module) -> None: ...
+
+    @property
+    @abstractmethod
+    def text_encoders(self) -> list[nn.Module]:
+        """What ``encode`` runs: may leave the device while no text is encoded."""
 
     @abstractmethod
     def text_length(self, instruction: str) -> int | None:
@@ -103,15 +140,14 @@ class FlowEditor(ABC):
     def accepts(self, instruction: str) -> bool:
         return self.text_length(instruction) is not None
 
-    def sample(self, latents: torch.Tensor, condition: Condition) -> torch.Tensor:
-        """Euler steps from noise to data, both [n, tokens, channels]; the arithmetic of a step is in float32."""
+    def sample(self, latents: torch.Tensor, condition: Condition, step: Step = euler) -> torch.Tensor:
+        """From noise to data, both [n, tokens, channels]; the arithmetic of a step is in float32."""
         import torch
 
-        sigmas = self.sigmas(condition.size)
-        for now, then in itertools.pairwise(sigmas):
+        for k, (now, then) in enumerate(itertools.pairwise(self.sigmas(condition.size))):
             sigma = torch.full((len(latents),), now, device=latents.device, dtype=torch.float32)
             velocity = self.velocity(latents, sigma, condition)
-            latents = (latents.float() + (then - now) * velocity).to(velocity.dtype)
+            latents = step(k, latents.float(), velocity.float(), now, then).to(velocity.dtype)
         return latents
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
@@ -133,22 +169,26 @@ class FlowEditor(ABC):
         return [results[k] for k in range(len(requests))]
 
     def _edit(self, requests: Sequence[EditRequest], size: tuple[int, int], length: int) -> list[Image]:
-        import torch
-        from PIL import Image
-
         texts = self.texts([request.instruction for request in requests], length)
-        work = self.working_size(size)
-        lanczos = Image.Resampling.LANCZOS
-        images = [r.image if r.image.size == work else r.image.resize(work, lanczos) for r in requests]
-        condition = Condition(
+        condition = self.prepare([request.image for request in requests], texts)
+        latents = self.sample(self.noise([request.seed for request in requests], condition.size), condition)
+        return self.images(latents, condition.size, size)
+
+    def prepare(self, images: Sequence[Image], texts: Sequence[TextCondition]) -> Condition:
+        """The condition of a batch: images of one size, resized to the working size, with texts of one length."""
+        import torch
+
+        work = self.working_size(images[0].size)
+        return Condition(
             text=torch.stack([text.tokens for text in texts]),
             pooled=torch.stack([text.pooled for text in texts]),
-            image=self.condition(images),
+            image=self.condition([_resized(image, work) for image in images]),
             size=work,
         )
-        latents = self.sample(self.noise([request.seed for request in requests], work), condition)
-        made = self.decode(latents, work)
-        return [image if image.size == size else image.resize(size, lanczos) for image in made]
+
+    def images(self, latents: torch.Tensor, work: tuple[int, int], size: tuple[int, int]) -> list[Image]:
+        """What ``latents`` [n, tokens, channels] of the working size show, as images of ``size``, RGB of 8 bit."""
+        return [_resized(image, size) for image in self.decode(latents, work)]
 
     def texts(self, instructions: Sequence[str], length: int) -> list[TextCondition]:
         """Embeddings of ``instructions``; each distinct one is computed once in the life of the editor."""
@@ -156,6 +196,12 @@ class FlowEditor(ABC):
         if new:
             self._texts.update(zip(new, self.encode(new, length), strict=True))
         return [self._texts[text] for text in instructions]
+
+
+def _resized(image: Image, size: tuple[int, int]) -> Image:
+    from PIL import Image as Pillow
+
+    return image if image.size == size else image.resize(size, Pillow.Resampling.LANCZOS)
 
 
 def checked_device(device: str) -> str:

@@ -26,6 +26,7 @@ from mteval.errors import UsageError
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+    from torch import nn
 
 # The example of the model's page on the Hub (black-forest-labs/FLUX.1-Kontext-dev) and the defaults of
 # FluxKontextPipeline.__call__.
@@ -53,6 +54,12 @@ class FluxKontext(FlowEditor):
     """
 
     id = "flux-kontext"
+    # Attention and feed-forward of both kinds of blocks: the layers that flow_grpo adapts for Kontext.
+    lora_targets = (
+        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.to_add_out"),
+        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+        *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp"),
+    )
 
     def __init__(
         self,
@@ -75,6 +82,7 @@ class FluxKontext(FlowEditor):
         self.steps = steps or defaults.steps
         self.guidance = defaults.guidance if guidance is None else guidance
         self._lora = lora
+        self._network: nn.Module | None = None
         self._size, self._text_lengths = defaults.size, defaults.text_lengths
         weights = [folder] if lora is None else [folder, Path(lora)]
         self.info = EditorInfo(self.id, checkpoints.fingerprint(*weights), batch_size=defaults.batch_size)
@@ -104,6 +112,19 @@ class FluxKontext(FlowEditor):
         if self.device == "cpu":
             pipe.vae.to(memory_format=torch.channels_last)  # its convolutions take half the time
         return pipe.to(self.device)
+
+    @property
+    def network(self) -> nn.Module:
+        network: nn.Module = self.pipe.transformer if self._network is None else self._network
+        return network
+
+    @network.setter
+    def network(self, network: nn.Module) -> None:
+        self._network = network
+
+    @property
+    def text_encoders(self) -> list[nn.Module]:
+        return [self.pipe.text_encoder, self.pipe.text_encoder_2]
 
     @property
     def _stride(self) -> int:
@@ -167,13 +188,12 @@ class FluxKontext(FlowEditor):
     def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, condition: Condition) -> torch.Tensor:
         import torch
 
-        transformer = self.pipe.transformer
         dtype, count = latents.dtype, latents.shape[1]
-        guidance = torch.full_like(sigma, self.guidance) if transformer.config.guidance_embeds else None
-        out: torch.Tensor = transformer(
+        guided = self.pipe.transformer.config.guidance_embeds
+        out: torch.Tensor = self.network(
             hidden_states=torch.cat([latents, condition.image.to(dtype)], dim=1),
             timestep=sigma.to(dtype),
-            guidance=guidance,
+            guidance=torch.full_like(sigma, self.guidance) if guided else None,
             pooled_projections=condition.pooled,
             encoder_hidden_states=condition.text,
             txt_ids=torch.zeros(condition.text.shape[1], 3, device=latents.device, dtype=dtype),

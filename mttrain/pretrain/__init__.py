@@ -72,9 +72,9 @@ def pretrain(output: Path, work: Path, settings: PretrainSettings, progress: Pro
     latents = load_latents(level, settings.seed, settings.sessions, settings.turns, folder)
 
     steps = settings.flow.steps
-    for step, figures, flow, ema in train_flow(latents, settings.flow, settings.seed, work / "flow.safetensors"):
+    for step, figures, flow, weights in train_flow(latents, settings.flow, settings.seed, work / "flow.safetensors"):
         if step % settings.validate_every == 0 or step == steps:
-            export(output, vae, flow, ema, settings.flow, level.size)
+            export(output, vae, flow, weights, settings.flow, level.size)
             result["success"] = figures["success"] = validate(output, settings)
         progress("flow", step, steps, figures)
         _note(work, "flow", step, steps, figures)

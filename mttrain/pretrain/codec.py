@@ -15,6 +15,7 @@ from mttrain import checkpoint
 from mttrain.pretrain import data, models
 from mttrain.pretrain.muon import Muon
 from mttrain.pretrain.schedule import schedule
+from mttrain.weights import AVERAGE, WeightSets, warmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ def round_trip(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
 def finished_codec(level: Level, settings: CodecSettings, seed: int, path: Path) -> AutoencoderKL:
     """The averaged codec of a checkpoint, with the shift and scale that give its latents unit variance."""
     vae = models.codec(settings.channels).to(memory_format=torch.channels_last)
-    ema = checkpoint.Ema(vae, settings.ema)
-    checkpoint.load(path, vae, [], ema)
-    ema.copy_to(vae.eval())
+    weights = WeightSets(dict(vae.eval().named_parameters()))
+    checkpoint.load(path, weights, [])
+    weights.take(AVERAGE)
     # Rounded as it will be stored, so that the transformer is trained on what it will meet.
     for parameter in vae.parameters():
         parameter.copy_(parameter.to(torch.bfloat16))
@@ -77,8 +78,9 @@ def train_codec(
     others = [p for p in vae.parameters() if p.ndim != 4]
     muon = Muon(kernels, settings.lr)
     adam = torch.optim.AdamW(others, settings.lr / 10, betas=(0.9, 0.99), weight_decay=0.0)
-    ema = checkpoint.Ema(vae, settings.ema)
-    start = int(checkpoint.load(path, vae, [muon, adam], ema)["step"]) if path.exists() else 0
+    weights = WeightSets(dict(vae.named_parameters()))
+    weights.keep(AVERAGE)
+    start = int(checkpoint.load(path, weights, [muon, adam])["step"]) if path.exists() else 0
 
     def loss_of(images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         latents = vae.encode(images).latent_dist.mode()
@@ -100,7 +102,7 @@ def train_codec(
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         muon.step()
         adam.step()
-        ema.update(vae, step)
+        weights.blend(AVERAGE, 1 - warmed(settings.ema, step))
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
-            checkpoint.save(path, vae, [muon, adam], ema, {"step": str(step + 1)})
+            checkpoint.save(path, weights, [muon, adam], {"step": str(step + 1)})
         yield step + 1, {"loss": float(loss.detach()), "psnr": -20 * math.log10(float(rms.detach()) / 2)}

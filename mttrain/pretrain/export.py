@@ -10,21 +10,21 @@ import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline
 from torch import nn
 
-from mttrain.checkpoint import Ema
 from mttrain.pretrain import models
 from mttrain.pretrain.flow import GUIDANCE, Flow, FlowSettings
+from mttrain.weights import AVERAGE, WeightSets
 
 STEPS = 6  # Euler steps a sample takes
 
 
-def export(folder: Path, vae: AutoencoderKL, flow: Flow, ema: Ema, settings: FlowSettings, size: int) -> None:
+def export(folder: Path, vae: AutoencoderKL, flow: Flow, weights: WeightSets, settings: FlowSettings, size: int) -> None:
     """Save the averaged weights in bfloat16 (half the size; they are used in float32) with their sampling defaults.
 
     Args:
         size: side of the images, in pixels.
     """
-    averaged = copy.deepcopy(flow).eval()
-    ema.copy_to(averaged)
+    with weights.using(AVERAGE):
+        averaged = copy.deepcopy(flow).eval()
     pipeline = FluxKontextPipeline(
         scheduler=models.scheduler(),
         vae=vae,

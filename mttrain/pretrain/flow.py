@@ -22,6 +22,7 @@ from mttrain import checkpoint
 from mttrain.pretrain import models
 from mttrain.pretrain.latents import Latents
 from mttrain.pretrain.schedule import schedule
+from mttrain.weights import AVERAGE, WeightSets, warmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +126,19 @@ def shift_sigmas(u: torch.Tensor, tokens: int) -> torch.Tensor:
 
 def train_flow(
     latents: Latents, settings: FlowSettings, seed: int, path: Path, save_every: int = 500
-) -> Iterator[tuple[int, dict[str, float], Flow, checkpoint.Ema]]:
-    """Train and write ``path`` (a checkpoint) as it goes; yields (step, figures, model, its average) each step.
+) -> Iterator[tuple[int, dict[str, float], Flow, WeightSets]]:
+    """Train and write ``path`` (a checkpoint) as it goes; yields (step, figures, model, its weights) each step.
 
     A run that is finished already yields its end once more, without figures.
     """
     torch.manual_seed(seed)
     flow = Flow(settings).train()
     optimizer = torch.optim.AdamW(flow.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    ema = checkpoint.Ema(flow, settings.ema)
-    start = int(checkpoint.load(path, flow, [optimizer], ema)["step"]) if path.exists() else 0
+    weights = WeightSets(dict(flow.named_parameters()))
+    weights.keep(AVERAGE)
+    start = int(checkpoint.load(path, weights, [optimizer])["step"]) if path.exists() else 0
     if start == settings.steps:
-        yield start, {}, flow, ema
+        yield start, {}, flow, weights
     tokens = latents.states.shape[2]
     ids = {length: position_ids(math.isqrt(tokens), length) for length in settings.text_lengths}
     # torch.compile writes C++ on a CPU: without a compiler the same steps take longer.
@@ -160,7 +162,7 @@ def train_flow(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
         optimizer.step()
-        ema.update(flow, step)
+        weights.blend(AVERAGE, 1 - warmed(settings.ema, step))
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
-            checkpoint.save(path, flow, [optimizer], ema, {"step": str(step + 1)})
-        yield step + 1, {"loss": float(loss.detach())}, flow, ema
+            checkpoint.save(path, weights, [optimizer], {"step": str(step + 1)})
+        yield step + 1, {"loss": float(loss.detach())}, flow, weights

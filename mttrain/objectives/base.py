@@ -1,0 +1,80 @@
+"""The contract of an objective: how samples are drawn, and what of them is a loss.
+
+A third objective is one file and one line in ``mttrain/objectives/__init__.py``. Its settings are a pydantic model
+named ``Settings`` in the class; what a recipe writes beside the objective's name are these settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+
+from mteval.editors.flow import Condition
+from mttrain.policy import Policy
+from mttrain.recipe import Part
+from mttrain.rollouts import Edits, Path
+from mttrain.weights import CURRENT
+
+Need = Literal["rewards", "target", "clean"]
+
+
+class Objective:
+    """What the loop asks of an objective; the defaults suit one that samples along the ODE.
+
+    Attributes:
+        needs: ``rewards``; ``target``, the reference state after each turn; ``clean``, the one before it.
+        inputs: ``own``, the policy's own last image, or ``clean``, the reference state (then nothing is sampled).
+        sets: named weights that it keeps beside the current ones; made from the current weights at the start.
+        samples_with: the weights that make the rollouts.
+        passes: how often each edit is trained on in an iteration.
+    """
+
+    class Settings(Part):
+        """No settings."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"rewards"})
+    inputs: ClassVar[Literal["own", "clean"]] = "own"
+    sets: tuple[str, ...] = ()
+    samples_with: str = CURRENT
+    passes: int = 1
+
+    def __init__(self, settings: Part) -> None:
+        """``settings`` is an instance of the class's own ``Settings``."""
+
+    def begin(self, seed: int, iteration: int, steps: int, updates: int) -> None:
+        """A new iteration, or one that is resumed.
+
+        Args:
+            steps: length of the sampler's schedule. updates: optimiser steps of the whole run so far.
+        """
+
+    def sample(
+        self, policy: Policy, noise: torch.Tensor, condition: Condition, seeds: Sequence[int]
+    ) -> tuple[torch.Tensor, Path | None]:
+        """From noise to x_0, both [n, tokens, channels]."""
+        return policy.sample(noise, condition), None
+
+    def loss(
+        self, policy: Policy, edits: Edits, advantages: torch.Tensor, index: int
+    ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Pass ``index`` over a batch.
+
+        Args:
+            advantages: [n], float32.
+
+        Returns:
+            The loss of every edit, [n], and figures to log, each [n].
+        """
+        raise NotImplementedError
+
+    def replay(self, policy: Policy, edits: Edits) -> torch.Tensor | None:
+        """How far the training forward is from the rollout's before any update, [n]; exactly 0 in exact arithmetic.
+
+        None where the objective does not depend on it.
+        """
+        return None
+
+    def updated(self, policy: Policy, updates: int, last: bool) -> None:
+        """An optimiser step is done, the ``last`` of the iteration or not; ``updates`` counts those of the whole run."""

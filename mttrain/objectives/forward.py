@@ -1,0 +1,51 @@
+"""The forward process, which every objective without a trajectory draws its training points from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mttrain.policy import Policy
+from mttrain.rollouts import Edits
+from mttrain.seeds import seed_of
+
+
+class Noised(NamedTuple):
+    """x_s = (1 - s) x_0 + s e: ``latents`` and ``noise`` [n, tokens, channels], ``sigma`` [n]."""
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    sigma: torch.Tensor
+
+    @property
+    def level(self) -> torch.Tensor:
+        """sigma as [n, 1, 1]."""
+        return self.sigma[:, None, None]
+
+
+def noised(policy: Policy, edits: Edits, data: torch.Tensor, index: int, between: bool = False) -> Noised:
+    """Noise ``data`` [n, tokens, channels] for pass ``index``, each edit from its own seed.
+
+    sigma is one that the sampler itself visits: each edit runs through them in an order of its own, one a pass. With
+    ``between`` it is uniform in the sampler's schedule, its steps joined by straight lines.
+    """
+    schedule = policy.editor.sigmas(edits.condition.size)
+    seeds = [seed_of(seed, "forward", index) for seed in edits.seeds]
+    if between:
+        picked = [_between(schedule, Random(seed).random()) for seed in seeds]
+    else:
+        steps = len(schedule) - 1
+        orders = (Random(seed_of(seed, "order", index // steps)).sample(range(steps), steps) for seed in edits.seeds)
+        picked = [schedule[order[index % steps]] for order in orders]
+    sigma = torch.tensor(picked, device=data.device, dtype=torch.float32)
+    noise = policy.editor.noise(seeds, edits.condition.size).float()
+    return Noised(torch.lerp(data.float(), noise, sigma[:, None, None]), noise, sigma)
+
+
+def _between(schedule: Sequence[float], share: float) -> float:
+    steps = len(schedule) - 1
+    return float(np.interp(share * steps, range(steps + 1), schedule))

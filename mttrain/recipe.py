@@ -1,0 +1,231 @@
+"""A recipe: everything that one training run is, typed. YAML in, ``key=value`` overrides on top.
+
+Unknown keys are refused with the nearest valid one. An objective's own keys stand beside its name and are checked by
+the objective (:mod:`mttrain.objectives`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mteval.config import Named, OneNamed, read_yaml
+from mteval.errors import UsageError
+from mteval.registry import nearest
+from mteval.sessions import Protocol
+from mttrain.advantages import IN_UNIT_RANGE, Aggregation, Credit, Fusion
+
+
+class Part(BaseModel):
+    """A part of a recipe: no unknown keys, no changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _shapes(split: str) -> Named:
+    return Named(name="shapes", args={"level": "standard", "split": split})
+
+
+class Sessions(Part):
+    """What is trained on.
+
+    Attributes:
+        benchmark: its train split. pool: the first so many sessions of it, drawn without repetition until all are used.
+        choice: ``even`` draws them as they come; ``uncertain`` prefers sessions whose task types sometimes succeed
+            and sometimes fail, by the running success of each type.
+    """
+
+    benchmark: OneNamed = _shapes("train")
+    pool: int = Field(default=10_000, ge=1)
+    choice: Literal["even", "uncertain"] = "even"
+
+
+class Rollout(Part):
+    """How conversations are sampled.
+
+    Attributes:
+        turns: T. groups: sessions an iteration. group_size: chains of each session.
+        batch_size: edits that go through the network together, in rollout and in training alike.
+    """
+
+    turns: int = Field(default=3, ge=1)
+    groups: int = Field(default=12, ge=1)
+    group_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=48, ge=1)
+
+
+class Reward(Part):
+    """A scorer of mteval and what a point of it is worth; ``of`` is ``value``, or ``success`` (1 or 0)."""
+
+    scorer: OneNamed
+    weight: float = 1.0
+    of: Literal["value", "success"] = "value"
+
+
+def _reward(value: Any) -> Any:
+    return {"scorer": value} if isinstance(value, str) else value
+
+
+class Advantage(Part):
+    """The three switches of :func:`mttrain.advantages.advantages`."""
+
+    aggregation: Aggregation = "mean"
+    fusion: Fusion = "advantage"
+    credit: Credit = "broadcast"
+    discount: float = Field(default=0.9, gt=0, le=1)
+
+
+class Adapter(Part):
+    """A LoRA: its rank and alpha, and the ends of the names of what it adapts (None = the editor family's own)."""
+
+    rank: int = Field(default=32, ge=1)
+    alpha: float = 64
+    targets: tuple[str, ...] | None = None
+
+
+class Optimizer(Part):
+    """AdamW. ``warmup`` and ``decay`` are shares of the run's updates in which the rate rises from 0 and falls to 0.
+
+    ``clip`` is the largest norm of the gradient; ``updates`` are optimiser steps an iteration.
+    """
+
+    lr: float = Field(default=1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: float = Field(default=0.0, ge=0, le=1)
+    decay: float = Field(default=0.0, ge=0, le=1)
+    clip: float = Field(default=1.0, gt=0)
+    updates: int = Field(default=1, ge=1)
+
+
+class Evaluation(Part):
+    """Validation: every so many iterations, on sessions that are never trained on.
+
+    Attributes:
+        every: iterations; 0 = never. limit: sessions. turns: None = as in the rollout.
+        scorers: None = all of the benchmark; those that are not in the reward are the watch on reward hacking.
+        select: which checkpoint is kept: the metric@turn that should be highest (free-running).
+    """
+
+    benchmark: OneNamed = _shapes("validation")
+    every: int = Field(default=50, ge=0)
+    limit: int = Field(default=100, ge=1)
+    turns: Annotated[int, Field(ge=1)] | None = None
+    protocols: tuple[Protocol, ...] = ("free-running", "teacher-forced")
+    scorers: tuple[OneNamed, ...] | None = None
+    select: str = Field(default="overall@3", pattern=r"^[a-z_]+@\d+$")
+
+
+class Final(Part):
+    """The report at the end, before against after on test sessions; ``limit`` 0 leaves it out."""
+
+    benchmark: OneNamed = _shapes("test")
+    limit: int = Field(default=0, ge=0)
+    turns: Annotated[int, Field(ge=1)] | None = None
+
+
+class Recipe(Part):
+    """One training run.
+
+    Attributes:
+        objective: its name, and its own settings beside it.
+        adapter: None trains all weights of the network.
+        steps: iterations of the loop. ema: decay an update of the averaged weights, which are evaluated and kept; 0 = off.
+        precision: ``bf16`` runs the network in bfloat16 and keeps what is trained in float32.
+        max_failed: largest share of failed judgements in an iteration before the run stops.
+        save_every: iterations between two checkpoints.
+        output: the folder of the run; None = ``runs/<name of the recipe>``.
+    """
+
+    editor: OneNamed = Named(name="tiny-kontext")
+    sessions: Sessions = Sessions()
+    rollout: Rollout = Rollout()
+    rewards: tuple[Annotated[Reward, BeforeValidator(_reward)], ...] = ()
+    advantage: Advantage = Advantage()
+    objective: dict[str, Any]
+    optimizer: Optimizer = Optimizer()
+    adapter: Adapter | None = None
+    steps: int = Field(default=100, ge=1)
+    ema: float = Field(default=0.9, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["no", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    max_failed: float = Field(default=0.2, ge=0, le=1)
+    save_every: int = Field(default=20, ge=1)
+    eval: Evaluation = Evaluation()
+    final: Final = Final()
+    output: Path | None = None
+
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe by name, or a YAML file, with ``key=value`` overrides (``optimizer.lr=1e-4``).
+
+    Raises:
+        UsageError: no such recipe, an unknown key (with the nearest valid ones), a wrong value.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        known = {file.stem: file for file in Path(str(files("mttrain").joinpath("recipes"))).glob("*.yaml")}
+        if name not in known:
+            raise UsageError(f"there is no recipe '{name}': {nearest(name, sorted(known))}")
+        path = known[name]
+    settings = read_yaml(path)
+    for text in overrides:
+        _override(settings, text)
+    settings.setdefault("output", f"runs/{path.stem}")
+    return build(settings, str(path))
+
+
+def build(settings: Mapping[str, Any], origin: str = "") -> Recipe:
+    """The recipe that ``settings`` (YAML keys) state.
+
+    Raises:
+        UsageError: see :func:`load`.
+    """
+    where = f"{origin}: " if origin else ""
+    _refuse_unknown(Recipe, settings, "", where)
+    try:
+        recipe = Recipe.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise UsageError(f"{where}{place} = {problem['input']!r}: {problem['msg']}") from error
+    return recipe
+
+
+def _override(settings: dict[str, Any], text: str) -> None:
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"'{text}' is not key=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = settings.setdefault(parent, {})
+        if inner is None or isinstance(inner, str):
+            inner = settings[parent] = {} if inner is None else {"name": inner}
+        if not isinstance(inner, dict):
+            raise UsageError(f"'{text}': {parent} is not a part that has keys")
+        settings = inner
+    try:
+        settings[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"'{text}': {value} is not a YAML value") from error
+
+
+def _refuse_unknown(part: type[BaseModel], settings: Mapping[str, Any], prefix: str, where: str) -> None:
+    known = list(part.model_fields)
+    for key, value in settings.items():
+        if key not in known:
+            raise UsageError(f"{where}unknown key '{prefix}{key}': {nearest(key, known)}")
+        inner = part.model_fields[key].annotation
+        found = [kind for kind in (inner, *getattr(inner, "__args__", ())) if isinstance(kind, type)]
+        for kind in found:
+            if issubclass(kind, Part) and isinstance(value, Mapping):
+                _refuse_unknown(kind, value, f"{prefix}{key}.", where)

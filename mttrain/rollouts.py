@@ -1,0 +1,239 @@
+"""Group rollouts: every session is played by several chains, turn after turn, each on its own last image.
+
+Chains go through the network in lockstep, a batch of them at a time; a batch's images go to the judge as soon as a turn
+is done, while the next turn is sampled.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import torch
+
+from mteval.benchmarks.base import Benchmark
+from mteval.editors.flow import Condition, TextCondition
+from mteval.scorers.base import TurnView
+from mteval.sessions import Session
+from mttrain.policy import Policy
+from mttrain.recipe import Rollout
+from mttrain.seeds import seed_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mttrain.objectives.base import Objective
+
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """Where an edit belongs in the arrays of an iteration: group (over all processes), member and turn, all from 0."""
+
+    group: int
+    member: int
+    turn: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """One session with its images; ``index`` numbers the groups of an iteration over all processes."""
+
+    index: int
+    session: Session
+    benchmark: Benchmark
+
+    @cached_property
+    def states(self) -> list[Image | None]:
+        """The source, then the reference after each turn (None where the benchmark has none)."""
+        turns = range(1, len(self.session.turns) + 1)
+        known = self.benchmark.info.has_references
+        later = [self.benchmark.reference(self.session, turn) if known else None for turn in turns]
+        return [self.benchmark.source(self.session), *later]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The stochastic steps of a sample, in order: k of them, from step ``start`` of the schedule.
+
+    Attributes:
+        before, after: latents around each, [n, k, tokens, channels].
+        mean: of the distribution that ``after`` was drawn from, the same shape.
+        log_probability: of ``after``, [n, k].
+        start: [n].
+    """
+
+    before: torch.Tensor
+    after: torch.Tensor
+    mean: torch.Tensor
+    log_probability: torch.Tensor
+    start: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """n edits of one image size and text length, as tensors.
+
+    Attributes:
+        condition: what the policy was shown.
+        latents: what it made, x_0 [n, tokens, channels].
+        seeds: [n], one of its own for whatever the objective draws.
+        path: of a stochastic sampler.
+        target: the reference state after the turn as latents, where the objective asks for it.
+        clean: the reference state before the turn in place of ``condition.image``, where the objective asks for it.
+    """
+
+    condition: Condition
+    latents: torch.Tensor
+    seeds: tuple[int, ...]
+    path: Path | None = None
+    target: torch.Tensor | None = None
+    clean: torch.Tensor | None = None
+
+    def split(self) -> list[Edits]:
+        """Each edit by itself."""
+        return [replace(_item(self, k), seeds=(seed,)) for k, seed in enumerate(self.seeds)]
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Edits of equal shape can be stacked."""
+        return self.condition.size, self.condition.text.shape[1]
+
+
+def stack(edits: Sequence[Edits]) -> Edits:
+    """Edits of equal shape as one."""
+    seeds = tuple(seed for edit in edits for seed in edit.seeds)
+    return replace(_merged(edits), seeds=seeds)
+
+
+def roll_out(
+    policy: Policy,
+    objective: Objective,
+    groups: Sequence[Group],
+    settings: Rollout,
+    seed: int,
+    iteration: int,
+    judge: Callable[[list[Place], list[TurnView]], None],
+) -> dict[Place, Edits]:
+    """Play every session ``group_size`` times and hand every turn to ``judge``.
+
+    Args:
+        judge: told where each view belongs; must not wait for the verdict.
+    """
+    texts = policy.texts([turn.instruction for group in groups for turn in group.session.turns])
+    chains = [(group, member) for group in groups for member in range(settings.group_size)]
+    found: dict[Place, Edits] = {}
+    for batch in chunks(chains, settings.batch_size):
+        images = [_must(group.states[0]) for group, _ in batch]
+        history: list[tuple[tuple[str, Image], ...]] = [()] * len(batch)
+        for turn in range(settings.turns):
+            places = [Place(group.index, member, turn) for group, member in batch]
+            given = images if objective.inputs == "own" else [_must(group.states[turn]) for group, _ in batch]
+            asked = [group.session.turns[turn].instruction for group, _ in batch]
+            seeds = [seed_of(seed, "edit", iteration, group.session.id, member, turn) for group, member in batch]
+            made: dict[int, Image] = {}
+            for members in _alike(given, [texts[instruction] for instruction in asked]):
+                pick = _picker(members)
+                edits, shown = _edit(
+                    policy, objective, pick(given), [texts[i] for i in pick(asked)], pick(seeds), pick(batch), turn
+                )
+                made.update(zip(members, shown, strict=True))
+                found.update(zip(pick(places), edits.split(), strict=True))
+            if objective.inputs == "clean":
+                continue
+            after = [made[k] for k in range(len(batch))]
+            views = [_view(group, turn, given[k], after[k], history[k]) for k, (group, _) in enumerate(batch)]
+            judge(places, views)
+            history = [(*past, (asked[k], after[k])) for k, past in enumerate(history)]
+            images = after
+    return found
+
+
+def _edit(
+    policy: Policy,
+    objective: Objective,
+    images: Sequence[Image],
+    texts: Sequence[TextCondition],
+    seeds: Sequence[int],
+    chains: Sequence[tuple[Group, int]],
+    turn: int,
+) -> tuple[Edits, list[Image]]:
+    """One batch of edits of one shape, and the images it made (none from clean inputs, where nothing is sampled)."""
+    editor = policy.editor
+    with torch.no_grad():
+        condition = editor.prepare(images, texts)
+        target = clean = None
+        if "target" in objective.needs:
+            target = editor.condition([_must(group.states[turn + 1]) for group, _ in chains])
+        if "clean" in objective.needs:
+            clean = editor.condition([_must(group.states[turn]) for group, _ in chains])
+        if objective.inputs == "clean":
+            if target is None:
+                raise ValueError("an objective on clean inputs needs targets")
+            return Edits(condition, target, tuple(seeds), None, target, clean), []
+        with policy.weights.using(objective.samples_with):
+            latents, path = objective.sample(policy, editor.noise(seeds, condition.size), condition, seeds)
+        shown = editor.images(latents, condition.size, images[0].size)
+    return Edits(condition, latents, tuple(seeds), path, target, clean), shown
+
+
+def _view(
+    group: Group, turn: int, previous: Image, current: Image, history: tuple[tuple[str, Image], ...]
+) -> TurnView:
+    return TurnView(
+        session=group.session,
+        turn=turn + 1,
+        judged=turn + 1,
+        protocol="free-running",
+        source=_must(group.states[0]),
+        previous=previous,
+        current=current,
+        reference=group.states[turn + 1],
+        previous_reference=group.states[turn],
+        history=history,
+    )
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """``items`` in pieces of ``size``, the last one as long as it is."""
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _alike(images: Sequence[Image], texts: Sequence[TextCondition]) -> Iterable[list[int]]:
+    """Which of them have one image size and one text length, and so can go through the network together."""
+    found: dict[Any, list[int]] = defaultdict(list)
+    for k, (image, text) in enumerate(zip(images, texts, strict=True)):
+        found[image.size, len(text.tokens)].append(k)
+    return found.values()
+
+
+def _picker(members: Sequence[int]) -> Callable[[Sequence[T]], list[T]]:
+    return lambda items: [items[k] for k in members]
+
+
+def _must(image: Image | None) -> Image:
+    if image is None:
+        raise ValueError("the benchmark has no reference states")
+    return image
+
+
+def _item(value: Any, k: int) -> Any:
+    """Nested dataclasses of tensors, cut to their k-th item."""
+    if isinstance(value, torch.Tensor):
+        return value[k : k + 1]
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _item(getattr(value, f.name), k) for f in fields(value)})
+    return value
+
+
+def _merged(values: Sequence[Any]) -> Any:
+    """Nested dataclasses of tensors, concatenated field by field; what is no tensor is taken from the first."""
+    first = values[0]
+    if isinstance(first, torch.Tensor):
+        return torch.cat(list(values))
+    if is_dataclass(first) and not isinstance(first, type):
+        return replace(first, **{f.name: _merged([getattr(v, f.name) for v in values]) for f in fields(first)})
+    return first

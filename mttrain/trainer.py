@@ -1,0 +1,346 @@
+"""The loop, as the paper's algorithm box has it: sessions, group rollouts, rewards, advantages, objective, update.
+
+Every random number is a function of the run's seed and of what it is for, so a resumed run needs the iteration's number
+alone, and the number of processes changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from mteval import registry
+from mteval.benchmarks.base import Benchmark
+from mteval.editors.flow import FlowEditor
+from mteval.errors import UsageError
+from mteval.scorers.base import Scorer
+from mttrain import checkpoint, objectives, validation
+from mttrain.advantages import IN_UNIT_RANGE, Advantages, advantages
+from mttrain.choice import Chooser
+from mttrain.objectives.base import Objective
+from mttrain.policy import Policy
+from mttrain.recipe import Recipe
+from mttrain.rewards import Judge, Judgements
+from mttrain.rollouts import Edits, Group, Place, chunks, roll_out, stack
+from mttrain.seeds import seed_of
+from mttrain.weights import AVERAGE
+
+STATE, BEST = "state.safetensors", "best.safetensors"
+
+Report = Callable[[str, int, int, Mapping[str, float]], None]
+"""Told (stage, done, total, figures)."""
+
+
+class Stopped(Exception):
+    """A guard ended the run (exit code 4); the last good checkpoint is kept."""
+
+
+@dataclass
+class Progress:
+    """Where a run is: all that its checkpoint says beside the tensors."""
+
+    iteration: int = 0
+    updates: int = 0
+    spent: float = 0.0
+    best: float = -math.inf
+
+
+class Trainer:
+    """One run of one recipe.
+
+    Args:
+        report: told of every iteration.
+
+    Raises:
+        UsageError: anything a person can mend, before the model is loaded.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.objective: Objective = objectives.create(recipe.objective)
+        self.scorers: list[Scorer] = [
+            registry.create("scorer", reward.scorer.name, reward.scorer.args) for reward in recipe.rewards
+        ]
+        self.benchmark: Benchmark = registry.create(
+            "benchmark", recipe.sessions.benchmark.name, recipe.sessions.benchmark.args
+        )
+        self._check()
+        self.accelerator = Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=1)
+        rollout = recipe.rollout
+        if rollout.groups % self.accelerator.num_processes:
+            raise UsageError(
+                f"{rollout.groups} groups cannot be shared by {self.accelerator.num_processes} processes: "
+                f"choose rollout.groups as a multiple of it"
+            )
+        sessions = self.benchmark.sessions(rollout.turns, recipe.sessions.pool)
+        self.chooser = Chooser(sessions, recipe.sessions.choice, recipe.seed)
+        editor = registry.create("editor", recipe.editor.name, recipe.editor.args)
+        if not isinstance(editor, FlowEditor):
+            raise UsageError(f"editor '{recipe.editor.name}' is no flow-matching editor that can be trained")
+        self.policy = Policy(editor, recipe.adapter, recipe.gradient_checkpointing)
+        if recipe.compile:
+            self.policy.module.compile()
+        optimizer = torch.optim.AdamW(
+            self.policy.trainable().values(),
+            lr=recipe.optimizer.lr,
+            betas=recipe.optimizer.betas,
+            weight_decay=recipe.optimizer.weight_decay,
+        )
+        self.optimizer = self.policy.prepare(self.accelerator, optimizer)
+        self.judge = Judge(self.scorers, recipe.rewards)
+        self.progress = Progress()
+        for name in self.objective.sets:
+            self.policy.weights.keep(name)
+        if recipe.ema:
+            self.policy.weights.keep(AVERAGE)
+        if (folder / STATE).exists():
+            self._resume()
+
+    def _check(self) -> None:
+        recipe = self.recipe
+        if "rewards" in self.objective.needs and not recipe.rewards:
+            raise UsageError(f"objective '{recipe.objective['name']}' needs rewards: name at least one scorer")
+        if self.objective.needs & {"target", "clean"} and not self.benchmark.info.has_references:
+            raise UsageError(
+                f"objective '{recipe.objective['name']}' needs reference states, and {self.benchmark.info.id} has none"
+            )
+        if "rewards" in self.objective.needs and recipe.rollout.group_size < 2:
+            raise UsageError("rollout.group_size must be at least 2: an advantage is a difference within a group")
+        for scorer in self.scorers:
+            info = scorer.info
+            if info.scope != "turn":
+                raise UsageError(f"scorer '{info.id}' judges whole sessions, a reward judges turns")
+            if recipe.advantage.aggregation in IN_UNIT_RANGE and (info.low < 0 or info.high > 1):
+                raise UsageError(
+                    f"aggregation '{recipe.advantage.aggregation}' needs rewards in [0, 1], and {info.id} gives "
+                    f"[{info.low}, {info.high}]"
+                )
+
+    def run(self, report: Report) -> None:
+        """Train to the end; what is done already is not done again.
+
+        Raises:
+            Stopped: a guard ended it.
+        """
+        recipe = self.recipe
+        while self.progress.iteration < recipe.steps:
+            iteration = self.progress.iteration
+            figures = self.iterate(iteration)
+            done = self.progress.iteration = iteration + 1
+            if recipe.eval.every and (done % recipe.eval.every == 0 or done == recipe.steps):
+                figures.update(self.validate(done))
+            if done % recipe.save_every == 0 or done == recipe.steps:
+                self.save()
+            report("train", done, recipe.steps, figures)
+
+    def iterate(self, iteration: int) -> dict[str, float]:
+        """One turn of the loop; returns its figures."""
+        recipe, accelerator = self.recipe, self.accelerator
+        rollout = recipe.rollout
+        groups = [
+            Group(index, session, self.benchmark)
+            for index, session in enumerate(self.chooser.draw(iteration, rollout.groups))
+        ]
+        mine = groups[accelerator.process_index :: accelerator.num_processes]
+        steps = self.policy.editor.steps
+        self.objective.begin(recipe.seed, iteration, steps, self.progress.updates)
+        edits = roll_out(self.policy, self.objective, mine, rollout, recipe.seed, iteration, self.judge.submit)
+        judged = self._gather(
+            self.judge.verdicts([group.index for group in mine], rollout.group_size, rollout.turns)
+        )
+        worth = self._advantages(judged)
+        self.chooser.learn(groups, self._success(judged))
+        figures = self._update(iteration, edits, worth)
+        return {**figures, **self._figures(judged, worth)}
+
+    def _advantages(self, judged: Judgements) -> Advantages:
+        recipe = self.recipe
+        if "rewards" not in self.objective.needs:
+            shape = judged.values.shape[:3]
+            return Advantages(np.ones(shape), np.ones(shape, bool))
+        failed = float(judged.failed.mean())
+        if failed > recipe.max_failed:
+            counts = {name: dict(states) for name, states in judged.states.items()}
+            raise Stopped(f"{failed:.0%} of the judgements failed, more than max_failed = {recipe.max_failed:.0%}: {counts}")
+        switches = recipe.advantage
+        return advantages(
+            judged.values,
+            judged.valid,
+            np.array([reward.weight for reward in recipe.rewards]),
+            aggregation=switches.aggregation,
+            fusion=switches.fusion,
+            credit=switches.credit,
+            discount=switches.discount,
+            success=self._success(judged),
+        )
+
+    def _success(self, judged: Judgements) -> Any:
+        """s_{i,t}, [groups, members, turns]: the turn's edit is done, by every reward that says what done is."""
+        found = np.ones(judged.values.shape[:3], bool)
+        for k, scorer in enumerate(self.scorers):
+            threshold = scorer.info.success_threshold
+            if threshold is not None:
+                found &= ~(judged.values[..., k] < threshold)
+        return found
+
+    def _update(self, iteration: int, edits: dict[Place, Edits], worth: Advantages) -> dict[str, float]:
+        recipe, policy, objective = self.recipe, self.policy, self.objective
+        batch_size, updates = recipe.rollout.batch_size, recipe.optimizer.updates
+        totals: dict[str, float] = {}
+        count, norms = 0, []
+        for update in range(updates):
+            part = [place for place in edits if place.group // self.accelerator.num_processes % updates == update]
+            used = [place for place in part if worth.used[place]]
+            all_used = int(sum(worth.used[index].sum() for index in self._indices(update)))
+            if not all_used:
+                continue
+            Random(seed_of(recipe.seed, "order", iteration, update)).shuffle(used)
+            batches = [batch for alike in _alike(edits, used) for batch in chunks(alike, batch_size)]
+            work = [(index, batch) for index in range(objective.passes) for batch in batches]
+            # Every process makes the same number of backward passes, or the others would wait for ever.
+            most = max(gather_object([len(work)])) if self.accelerator.num_processes > 1 else len(work)
+            self.optimizer.zero_grad()
+            for k in range(most):
+                index, batch = work[k] if k < len(work) else (0, part[:1])
+                weight = 1.0 if k < len(work) else 0.0
+                stacked = stack([edits[place] for place in batch])
+                values = torch.tensor(
+                    [worth.values[place] for place in batch], dtype=torch.float32, device=stacked.latents.device
+                )
+                if iteration == 0 and update == 0 and k == 0:
+                    self._gate(stacked)
+                last = k + 1 == most
+                with nullcontext() if last else self.accelerator.no_sync(policy.editor.network):
+                    loss, seen = objective.loss(policy, stacked, values, index)
+                    # Averaged over processes by the backward pass, so scaled up by their number.
+                    share = weight * self.accelerator.num_processes / (all_used * objective.passes)
+                    self.accelerator.backward(loss.sum() * share)
+                for name, figure in {"loss": loss.detach(), **seen}.items():
+                    totals[name] = totals.get(name, 0.0) + weight * float(figure.sum())
+                count += len(batch) if weight else 0
+            norm = float(self.accelerator.clip_grad_norm_(policy.weights.parameters.values(), recipe.optimizer.clip))
+            if not math.isfinite(norm):
+                raise Stopped(f"the gradient of iteration {iteration + 1} is {norm}")
+            norms.append(norm)
+            self._rate()
+            self.optimizer.step()
+            self.progress.updates += 1
+            if recipe.ema:
+                policy.weights.blend(AVERAGE, 1 - recipe.ema)
+            objective.updated(policy, self.progress.updates, update + 1 == updates)
+        figures = {name: total / max(count, 1) for name, total in totals.items()}
+        return {**figures, "gradient_norm": float(np.mean(norms)) if norms else 0.0}
+
+    def _indices(self, update: int) -> list[int]:
+        """The groups, over all processes, whose edits make an update."""
+        processes, updates = self.accelerator.num_processes, self.recipe.optimizer.updates
+        return [index for index in range(self.recipe.rollout.groups) if index // processes % updates == update]
+
+    def _rate(self) -> None:
+        """Rise from 0, stay, fall to 0."""
+        settings = self.recipe.optimizer
+        share = self.progress.updates / (self.recipe.steps * settings.updates)
+        rise = min(1.0, (share + 1e-9) / settings.warmup) if settings.warmup else 1.0
+        fall = min(1.0, (1 - share) / settings.decay) if settings.decay else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr * min(rise, fall)
+
+    def _gate(self, edits: Edits) -> None:
+        """Before the first update the training forward must repeat the rollout's."""
+        distance = self.objective.replay(self.policy, edits)
+        if distance is None:
+            return
+        tolerance = 1e-5 if self.recipe.precision == "no" else 1e-2
+        worst = float(distance.max())
+        if not worst <= tolerance:
+            raise Stopped(
+                f"before any update the training forward differs from the rollout's by {worst:.2e}, more than the "
+                f"tolerance of {tolerance:.0e}: importance ratios would be wrong from the start"
+            )
+
+    def _gather(self, judged: Judgements) -> Judgements:
+        """The judgements of all processes, in the order of the groups."""
+        if self.accelerator.num_processes == 1:
+            return judged
+        parts = gather_object([judged])
+        order = np.argsort([index for part in parts for index in part.indices])
+        states = parts[0].states
+        for part in parts[1:]:
+            for name, counts in part.states.items():
+                states[name] += counts
+        values, failed = (np.concatenate([getattr(p, name) for p in parts])[order] for name in ("values", "failed"))
+        return Judgements(tuple(range(len(order))), values, failed, states)
+
+    def _figures(self, judged: Judgements, worth: Advantages) -> dict[str, float]:
+        found = {"used": float(worth.used.mean()), "failed": float(judged.failed.mean()) if judged.failed.size else 0.0}
+        found["spent"] = self.policy.spent * self.accelerator.num_processes
+        for k, scorer in enumerate(self.scorers):
+            for turn in range(judged.values.shape[2]):
+                column = judged.values[:, :, turn, k]
+                if not np.isnan(column).all():
+                    found[f"{scorer.info.id}@{turn + 1}"] = float(np.nanmean(column))
+        return found
+
+    def validate(self, done: int) -> dict[str, float]:
+        """Evaluate the averaged weights; the best ones so far are kept."""
+        recipe = self.recipe
+        settings = recipe.eval
+        found: dict[str, float] = {}
+        if self.accelerator.is_main_process:
+            with self.policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
+                table = validation.evaluate(
+                    self.policy.editor,
+                    f"step {done}",
+                    settings.benchmark,
+                    self.folder / "validation" / f"step-{done:06d}",
+                    turns=settings.turns or recipe.rollout.turns,
+                    limit=settings.limit,
+                    scorers=settings.scorers,
+                    protocols=settings.protocols,
+                )
+                found = validation.by_turn(table)
+                reached = validation.selected(found, settings.select)
+                if reached > self.progress.best:
+                    self.progress.best = reached
+                    checkpoint.save(self.folder / BEST, self.policy.weights, [], {"step": str(done)})
+        self.accelerator.wait_for_everyone()
+        return found
+
+    def save(self) -> None:
+        """Everything that the same command needs to go on."""
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            progress = self.progress
+            meta = {
+                "iteration": str(progress.iteration),
+                "updates": str(progress.updates),
+                "spent": repr(self.policy.spent),
+                "best": repr(progress.best),
+                "chooser": self.chooser.state(),
+            }
+            checkpoint.save(self.folder / STATE, self.policy.weights, [self.optimizer.optimizer], meta)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        meta = checkpoint.load(self.folder / STATE, self.policy.weights, [self.optimizer.optimizer])
+        self.progress = Progress(int(meta["iteration"]), int(meta["updates"]), 0.0, float(meta["best"]))
+        self.policy.spent = float(meta["spent"])
+        self.chooser.restore(meta["chooser"])
+
+
+def _alike(edits: Mapping[Place, Edits], places: Sequence[Place]) -> Iterator[list[Place]]:
+    """``places`` in lists whose edits can be stacked."""
+    found: dict[Any, list[Place]] = {}
+    for place in places:
+        found.setdefault(edits[place].shape, []).append(place)
+    return iter(found.values())
