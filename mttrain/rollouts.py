@@ -140,7 +140,7 @@ def roll_out(
                 edits, shown = _edit(
                     policy, objective, pick(given), [texts[i] for i in pick(asked)], pick(seeds), pick(batch), turn
                 )
-                made.update(zip(members, shown, strict=True))
+                made.update(zip(members, shown, strict=objective.inputs == "own"))
                 found.update(zip(pick(places), edits.split(), strict=True))
             if objective.inputs == "clean":
                 continue
