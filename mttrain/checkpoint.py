@@ -47,7 +47,9 @@ def load(path: Path, weights: WeightSets, optimizers: Optimizers) -> dict[str, s
             elif kind != "optimizer":
                 weights.sets.setdefault(kind, {})[name] = tensor.to(parameter.device)
             elif optimizers:
-                owners[id(parameter)].state[parameter][state] = tensor if state == "step" else tensor.to(parameter.device)
+                owners[id(parameter)].state[parameter][state] = (
+                    tensor if state == "step" else tensor.to(parameter.device)
+                )
         for values in weights.sets.values():  # in the parameters' own order, which fused updates rely on
             ordered = {name: values[name] for name in weights.parameters}
             values.clear()

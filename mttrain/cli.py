@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+STOPPED = 4  # a guard ended the training
 
 app = typer.Typer(
     name="mttrain",
@@ -18,9 +21,52 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _commands() -> None:
-    """Keeps the sub-command's name while there is only one."""
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="steps=50 optimizer.lr=1e-4")
+    ] = None,
+) -> int:
+    """Fine-tune an editor over whole conversations; the same command resumes.
+
+    Example: mttrain run tiny-nft steps=100 output=runs/mine
+    then:    mteval run --model flux-kontext --model-args pretrained=runs/mine/trained
+    """
+    from mttrain.recipe import load
+
+    loaded = load(recipe, overrides or ())
+    _prepare_torch()
+    from mttrain.finish import finish
+    from mttrain.progress import Bars
+    from mttrain.trainer import Stopped, Trainer
+
+    try:
+        with Bars() as bars:
+            trainer = Trainer(loaded, loaded.output)
+            trainer.run(lambda stage, done, total, figures: bars.update(stage, done, total, _told(figures)))
+            finish(trainer)
+    except Stopped as guard:
+        print(f"mttrain: stopped: {guard}; the last good checkpoint is in {loaded.output}", file=sys.stderr)
+        return STOPPED
+    return 0
+
+
+def _prepare_torch() -> None:
+    """Before torch is imported: waiting threads must not take the cores."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from mteval.editors.flow import pick_device
+    from mteval.editors.quiet import quiet
+
+    quiet()
+    pick_device("cpu")  # cuts the pool to the free cores
+
+
+def _told(figures: Mapping[str, float]) -> dict[str, float]:
+    """What of an iteration's figures fits beside a progress bar."""
+    shown = ("loss", "turn_success@3", "overall@3")
+    rewards = [name for name in figures if name.startswith("reward/")]
+    return {name: figures[name] for name in (*rewards, *shown) if name in figures}
 
 
 @app.command()
@@ -39,20 +85,15 @@ def pretrain(
     Example: mttrain pretrain --output my-kontext
     then:    mteval run --model flux-kontext --model-args pretrained=my-kontext
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not take the cores
+    _prepare_torch()
     from dataclasses import replace
 
-    from mteval.editors.flow import pick_device
-    from mteval.editors.quiet import quiet
-
-    quiet()
     import torch
 
     from mttrain.pretrain import PretrainSettings
     from mttrain.pretrain import pretrain as run
     from mttrain.progress import Bars
 
-    pick_device("cpu")  # cuts the pool to the free cores
     if threads:
         torch.set_num_threads(threads)
     settings = PretrainSettings(level=level, seed=seed)

@@ -32,12 +32,15 @@ class Policy:
 
     def __init__(self, editor: FlowEditor, adapter: Adapter | None, checkpointing: bool = False) -> None:
         self.editor = editor
-        self.module: Any = editor.network
+        network: Any = editor.network
+        self.module = network
         self.adapter = adapter
         self.module.requires_grad_(False)
         if adapter is None:
             if self.module.dtype != torch.float32:
-                raise UsageError("all weights are trained in float32: load the editor with dtype float32, or use a LoRA")
+                raise UsageError(
+                    "all weights are trained in float32: load the editor with dtype float32, or use a LoRA"
+                )
             self.module.requires_grad_(True)
         else:
             self._add(adapter)
@@ -62,8 +65,8 @@ class Policy:
         """Name -> parameter of all that is trained."""
         return {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
 
-    def prepare(self, accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """Wrap network and optimiser for the processes there are."""
+    def prepare(self, accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> Any:
+        """Wrap network and optimiser for the processes there are; returns accelerate's optimiser."""
         self.accelerator = accelerator
         network, prepared = accelerator.prepare(self.editor.network, optimizer)
         self.editor.network = network

@@ -17,7 +17,7 @@ from mteval.config import Named, OneNamed, read_yaml
 from mteval.errors import UsageError
 from mteval.registry import nearest
 from mteval.sessions import Protocol
-from mttrain.advantages import IN_UNIT_RANGE, Aggregation, Credit, Fusion
+from mttrain.advantages import Aggregation, Credit, Fusion
 
 
 class Part(BaseModel):
@@ -134,11 +134,13 @@ class Recipe(Part):
     Attributes:
         objective: its name, and its own settings beside it.
         adapter: None trains all weights of the network.
-        steps: iterations of the loop. ema: decay an update of the averaged weights, which are evaluated and kept; 0 = off.
+        steps: iterations of the loop.
+        ema: decay, an update, of the averaged weights, which are the ones evaluated and kept; 0 = off.
         precision: ``bf16`` runs the network in bfloat16 and keeps what is trained in float32.
         max_failed: largest share of failed judgements in an iteration before the run stops.
         save_every: iterations between two checkpoints.
-        output: the folder of the run; None = ``runs/<name of the recipe>``.
+        trackers: of accelerate (``tensorboard``, ``wandb`` ...), beside the log that is always written.
+        output: the folder of the run; a recipe's file stands for ``runs/<its name>`` unless it says otherwise.
     """
 
     editor: OneNamed = Named(name="tiny-kontext")
@@ -157,10 +159,17 @@ class Recipe(Part):
     compile: bool = False
     max_failed: float = Field(default=0.2, ge=0, le=1)
     save_every: int = Field(default=20, ge=1)
+    trackers: tuple[str, ...] = ("tensorboard",)
     eval: Evaluation = Evaluation()
     final: Final = Final()
-    output: Path | None = None
+    output: Path = Path("runs/training")
 
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run: all but where it writes, how long it goes on and how it is watched."""
+        return self.model_dump(mode="json", exclude=set(_FREE))
+
+
+_FREE = ("output", "steps", "save_every", "trackers", "eval", "final")
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -40,8 +40,7 @@ class Judgements:
     @property
     def valid(self) -> Bools:
         """[groups, members]: chains without a failed judgement."""
-        found: Bools = ~self.failed.any(axis=(2, 3))
-        return found
+        return np.logical_not(self.failed.any(axis=(2, 3)))
 
 
 class Judge:

@@ -106,7 +106,8 @@ class Edits:
 def stack(edits: Sequence[Edits]) -> Edits:
     """Edits of equal shape as one."""
     seeds = tuple(seed for edit in edits for seed in edit.seeds)
-    return replace(_merged(edits), seeds=seeds)
+    merged: Edits = _merged(edits)
+    return replace(merged, seeds=seeds)
 
 
 def roll_out(
@@ -180,9 +181,7 @@ def _edit(
     return Edits(condition, latents, tuple(seeds), path, target, clean), shown
 
 
-def _view(
-    group: Group, turn: int, previous: Image, current: Image, history: tuple[tuple[str, Image], ...]
-) -> TurnView:
+def _view(group: Group, turn: int, previous: Image, current: Image, history: tuple[tuple[str, Image], ...]) -> TurnView:
     return TurnView(
         session=group.session,
         turn=turn + 1,

@@ -4,10 +4,10 @@ sigma runs from 1 (noise) to 0 (data); a step goes from ``now`` to ``then`` < ``
 network predicts v = e - x_0. Every kernel gives mean and standard deviation of the next latents; all arithmetic is in
 float32. Two kernels:
 
-- ``flow-sde`` (Flow-GRPO): std = a sqrt(now / (1 - now)) sqrt(-dt), where now = 1 takes the sampler's next sigma in the
-  denominator. It converges to the marginal of the ODE as the steps get finer.
-- ``cps`` (Flow-CPS): std = then sin(a pi / 2); keeps the amount of noise that the network expects at every step, and not
-  the marginal, however fine the steps. Its last step has no noise, so no density.
+- ``flow-sde`` (Flow-GRPO): std = a sqrt(now / (1 - now)) sqrt(-dt), where now = 1 takes the sampler's next sigma in
+  the denominator. It converges to the marginal of the ODE as the steps get finer.
+- ``cps`` (Flow-CPS): std = then sin(a pi / 2). It keeps the amount of noise that the network expects at every step,
+  and not the marginal, however fine the steps. Its last step has no noise, so no density.
 """
 
 from __future__ import annotations
@@ -62,4 +62,3 @@ def constant_free(latents: torch.Tensor, of: Gaussian) -> torch.Tensor:
 def kl(of: Gaussian, reference: Gaussian) -> torch.Tensor:
     """[n]: KL(of || reference) of two Gaussians of one std, mean over the elements: (m - m')^2 / (2 std^2)."""
     return ((of.mean - reference.mean) / of.std).square().flatten(1).mean(1) / 2
-

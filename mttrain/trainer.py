@@ -6,7 +6,9 @@ alone, and the number of processes changes nothing.
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from mteval.scorers.base import Scorer
 from mttrain import checkpoint, objectives, validation
 from mttrain.advantages import IN_UNIT_RANGE, Advantages, advantages
 from mttrain.choice import Chooser
+from mttrain.interrupts import Interrupts
+from mttrain.logbook import Logbook, draw
 from mttrain.objectives.base import Objective
 from mttrain.policy import Policy
 from mttrain.recipe import Recipe
@@ -35,6 +39,7 @@ from mttrain.rollouts import Edits, Group, Place, chunks, roll_out, stack
 from mttrain.seeds import seed_of
 from mttrain.weights import AVERAGE
 
+RECIPE = "recipe.json"
 STATE, BEST = "state.safetensors", "best.safetensors"
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
@@ -75,7 +80,10 @@ class Trainer:
             "benchmark", recipe.sessions.benchmark.name, recipe.sessions.benchmark.args
         )
         self._check()
-        self.accelerator = Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=1)
+        self._claim()
+        self.accelerator = Accelerator(
+            mixed_precision=recipe.precision, log_with=list(recipe.trackers), project_dir=str(folder)
+        )
         rollout = recipe.rollout
         if rollout.groups % self.accelerator.num_processes:
             raise UsageError(
@@ -126,22 +134,50 @@ class Trainer:
                     f"[{info.low}, {info.high}]"
                 )
 
+    def _claim(self) -> None:
+        """A folder belongs to one recipe."""
+        path, identity = self.folder / RECIPE, self.recipe.identity()
+        if path.exists():
+            before = json.loads(path.read_text())
+            differ = [key for key in identity if before.get(key) != identity[key]]
+            if differ:
+                raise UsageError(
+                    f"{self.folder} holds a run of another recipe (other {', '.join(differ)}): choose another output="
+                )
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(identity, indent=2))
+
     def run(self, report: Report) -> None:
         """Train to the end; what is done already is not done again.
 
         Raises:
-            Stopped: a guard ended it.
+            Stopped: a guard ended it; the last good checkpoint is kept.
+            KeyboardInterrupt: asked to end; the iteration under way was finished and saved.
         """
-        recipe = self.recipe
-        while self.progress.iteration < recipe.steps:
-            iteration = self.progress.iteration
-            figures = self.iterate(iteration)
-            done = self.progress.iteration = iteration + 1
-            if recipe.eval.every and (done % recipe.eval.every == 0 or done == recipe.steps):
-                figures.update(self.validate(done))
-            if done % recipe.save_every == 0 or done == recipe.steps:
-                self.save()
-            report("train", done, recipe.steps, figures)
+        recipe, first = self.recipe, self.accelerator.is_main_process
+        book = Logbook(self.folder, self.progress.iteration) if first else None
+        self.accelerator.init_trackers("mttrain")
+        with Interrupts() as interrupts:
+            while self.progress.iteration < recipe.steps:
+                started = time.perf_counter()
+                figures = self.iterate(self.progress.iteration)
+                figures["seconds"] = time.perf_counter() - started
+                done = self.progress.iteration = self.progress.iteration + 1
+                last = done == recipe.steps
+                if recipe.eval.every and (done % recipe.eval.every == 0 or last):
+                    figures.update(self.validate(done))
+                self.accelerator.log(figures, step=done)
+                if book:
+                    book.write(done, figures)
+                report("train", done, recipe.steps, figures)
+                if done % recipe.save_every == 0 or last or interrupts.asked:
+                    self.save()
+                    if first:
+                        draw(self.folder)
+                if interrupts.asked and not last:
+                    raise KeyboardInterrupt
+        self.accelerator.end_training()
 
     def iterate(self, iteration: int) -> dict[str, float]:
         """One turn of the loop; returns its figures."""
@@ -155,9 +191,7 @@ class Trainer:
         steps = self.policy.editor.steps
         self.objective.begin(recipe.seed, iteration, steps, self.progress.updates)
         edits = roll_out(self.policy, self.objective, mine, rollout, recipe.seed, iteration, self.judge.submit)
-        judged = self._gather(
-            self.judge.verdicts([group.index for group in mine], rollout.group_size, rollout.turns)
-        )
+        judged = self._gather(self.judge.verdicts([group.index for group in mine], rollout.group_size, rollout.turns))
         worth = self._advantages(judged)
         self.chooser.learn(groups, self._success(judged))
         figures = self._update(iteration, edits, worth)
@@ -171,7 +205,9 @@ class Trainer:
         failed = float(judged.failed.mean())
         if failed > recipe.max_failed:
             counts = {name: dict(states) for name, states in judged.states.items()}
-            raise Stopped(f"{failed:.0%} of the judgements failed, more than max_failed = {recipe.max_failed:.0%}: {counts}")
+            raise Stopped(
+                f"{failed:.0%} of the judgements failed, more than max_failed = {recipe.max_failed:.0%}: {counts}"
+            )
         switches = recipe.advantage
         return advantages(
             judged.values,
@@ -319,7 +355,6 @@ class Trainer:
     def save(self) -> None:
         """Everything that the same command needs to go on."""
         if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
             progress = self.progress
             meta = {
                 "iteration": str(progress.iteration),

@@ -50,9 +50,9 @@ def by_turn(metrics: pd.DataFrame) -> dict[str, float]:
     """``metric@turn`` -> value, of all task types; teacher-forced ones are ``metric@turn/teacher-forced``."""
     rows = metrics[(metrics["task_type"] == "all") & metrics["metric"].isin(CURVES) & metrics["turn"].notna()]
     found: dict[str, float] = {}
-    for row in rows.itertuples():
-        forced = "/teacher-forced" if row.protocol == "teacher-forced" else ""
-        found[f"{row.metric}@{row.turn}{forced}"] = float(row.value)
+    for row in rows.to_dict("records"):
+        forced = "/teacher-forced" if row["protocol"] == "teacher-forced" else ""
+        found[f"{row['metric']}@{row['turn']}{forced}"] = float(row["value"])
     return found
 
 

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from mteval.editors.base import EditRequest
-from mttrain.checkpoint import Ema
 from mttrain.pretrain import models
 from mttrain.pretrain.export import export
 from mttrain.pretrain.flow import Flow, FlowSettings
+from mttrain.weights import AVERAGE, WeightSets
 
 SIZE = 64  # four tokens
 
@@ -24,7 +24,9 @@ def save_kontext(folder: Path) -> Path:
     flow = Flow(settings)
     vae = models.codec((4, 4, 4, 4, 8))
     vae.register_to_config(shift_factor=0.1, scaling_factor=0.7)
-    export(folder, vae, flow, Ema(flow, 0.9), settings, SIZE)
+    weights = WeightSets(dict(flow.named_parameters()))
+    weights.keep(AVERAGE)
+    export(folder, vae, flow, weights, settings, SIZE)
     return folder
 
 

@@ -40,7 +40,7 @@ def create(settings: Mapping[str, Any]) -> Objective:
         if key not in known:
             raise UsageError(f"objective '{name}' has no setting '{key}': {nearest(key, known)}")
     try:
-        return cls(cls.Settings(**given))  # type: ignore[call-arg]
+        return cls(cls.Settings(**given))
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])

@@ -7,7 +7,7 @@ named ``Settings`` in the class; what a recipe writes beside the objective's nam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 
@@ -18,6 +18,7 @@ from mttrain.rollouts import Edits, Path
 from mttrain.weights import CURRENT
 
 Need = Literal["rewards", "target", "clean"]
+Inputs = Literal["own", "clean"]
 
 
 class Objective:
@@ -34,8 +35,8 @@ class Objective:
     class Settings(Part):
         """No settings."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"rewards"})
-    inputs: ClassVar[Literal["own", "clean"]] = "own"
+    needs: frozenset[Need] = frozenset({"rewards"})
+    inputs: Inputs = "own"
     sets: tuple[str, ...] = ()
     samples_with: str = CURRENT
     passes: int = 1
@@ -77,4 +78,4 @@ class Objective:
         return None
 
     def updated(self, policy: Policy, updates: int, last: bool) -> None:
-        """An optimiser step is done, the ``last`` of the iteration or not; ``updates`` counts those of the whole run."""
+        """An optimiser step is done, maybe the iteration's ``last``; ``updates`` counts those of the whole run."""

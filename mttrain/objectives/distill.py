@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 
-from mttrain.objectives.base import Objective
+from mttrain.objectives.base import Need, Objective
 from mttrain.objectives.forward import noised
 from mttrain.policy import Policy
 from mttrain.recipe import Part
@@ -29,7 +29,7 @@ class Distill(Objective):
 
         passes: int = Field(default=1, ge=1)
 
-    needs = frozenset({"clean"})
+    needs: frozenset[Need] = frozenset({"clean"})
     sets = (TEACHER,)
 
     def __init__(self, settings: Settings) -> None:

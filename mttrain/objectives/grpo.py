@@ -140,9 +140,7 @@ class Grpo(Objective):
         return how(latents, of)
 
 
-def clipped(
-    ratio: torch.Tensor, advantages: torch.Tensor, clip: float
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def clipped(ratio: torch.Tensor, advantages: torch.Tensor, clip: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """PPO's pessimistic loss max(-A rho, -A clip(rho)), [n], and its figures."""
     bounded = ratio.clamp(1 - clip, 1 + clip)
     loss = torch.maximum(-advantages * ratio, -advantages * bounded)

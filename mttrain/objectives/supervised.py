@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from pydantic import Field
 
-from mttrain.objectives.base import Objective
+from mttrain.objectives.base import Inputs, Need, Objective
 from mttrain.objectives.forward import noised
 from mttrain.policy import Policy
 from mttrain.recipe import Part
@@ -27,8 +27,8 @@ class Supervised(Objective):
         passes: int = Field(default=1, ge=1)
         between: bool = True
 
-    needs = frozenset({"target"})
-    inputs = "clean"
+    needs: frozenset[Need] = frozenset({"target"})
+    inputs: Inputs = "clean"
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -48,4 +48,4 @@ class Supervised(Objective):
 class Drifted(Supervised):
     """The same from the policy's own inputs."""
 
-    inputs = "own"
+    inputs: Inputs = "own"

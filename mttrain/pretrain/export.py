@@ -17,7 +17,9 @@ from mttrain.weights import AVERAGE, WeightSets
 STEPS = 6  # Euler steps a sample takes
 
 
-def export(folder: Path, vae: AutoencoderKL, flow: Flow, weights: WeightSets, settings: FlowSettings, size: int) -> None:
+def export(
+    folder: Path, vae: AutoencoderKL, flow: Flow, weights: WeightSets, settings: FlowSettings, size: int
+) -> None:
     """Save the averaged weights in bfloat16 (half the size; they are used in float32) with their sampling defaults.
 
     Args:
