@@ -85,6 +85,7 @@ def prepare(
     protocols, notes = _protocols(config, benchmark)
     named = [Named(name=name) for name in info.scorers] if config.scorers is None else config.scorers
     scorers = tuple((item, registry.create("scorer", item.name, item.args)) for item in named)
+    _check_told_apart(scorers)
     identity = {
         "model": config.model.model_dump(),
         "dtype": config.dtype,
@@ -136,6 +137,16 @@ def _protocols(config: RunConfig, benchmark: Benchmark) -> tuple[tuple[Protocol,
 def _folder_name(config: RunConfig, benchmark_id: str, identity: dict[str, Any]) -> str:
     name = f"{config.model.name}-{benchmark_id}-{identity_hash(identity)}"
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+
+
+def _check_told_apart(scorers: Sequence[tuple[Named, Scorer]]) -> None:
+    """Refuse two scorers of one id, whose scores would overwrite each other."""
+    seen: dict[str, Named] = {}
+    for named, scorer in scorers:
+        id = scorer.info.id  # a served scorer asks its server here, before any model is loaded
+        if id in seen:
+            raise UsageError(f"{seen[id].typed} and {named.typed} both write scores of '{id}': leave one of them out")
+        seen[id] = named
 
 
 def _check_identity(folder: RunFolder, identity: dict[str, Any]) -> None:
