@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Callable
@@ -246,27 +245,19 @@ def _describe(plan: Plan, editor: Editor, options: rollout.Options, before: dict
         "benchmark_info": asdict(plan.benchmark.info),
         "scorers": {**before.get("scorers", {}), **_scorer_infos(plan)},
         "notes": list(plan.notes),
-        "versions": _versions(),
+        "versions": versions(),
         "hardware": _hardware(plan.config.device),
         "clock": {"started": before["clock"]["started"] if before else now, "finished": None},
     }
 
 
 def _scorer_infos(plan: Plan) -> dict[str, Any]:
-    """Id to info and arguments; an infinite end of a range is null."""
-    return {
-        scorer.info.id: {
-            "args": named.args,
-            **{
-                key: None if isinstance(value, float) and math.isinf(value) else value
-                for key, value in asdict(scorer.info).items()
-            },
-        }
-        for named, scorer in plan.scorers
-    }
+    """Id to info and arguments."""
+    return {scorer.info.id: {"args": named.args, **scorer.info.as_json()} for named, scorer in plan.scorers}
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """What Python and the packages that numbers depend on are here; None = not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

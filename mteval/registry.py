@@ -33,6 +33,7 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "shapes-if": "mteval.scorers.shapes_if:ShapesInstructionFollowing",
         "shapes-cc": "mteval.scorers.shapes_cc:ShapesContentConsistency",
         "reference-psnr": "mteval.scorers.reference_psnr:ReferencePSNR",
+        "http": "mteval.scorers.http:HttpScorer",
     },
 }
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from mteval.cli import compare, doctor, leaderboard, listing, report, retry, run, score
+from mteval.cli import compare, doctor, leaderboard, listing, report, retry, run, score, serve
 from mteval.editors.base import Fatal
 from mteval.errors import UsageError
 from mteval.verdict import INTERRUPTED, TOO_MANY_ERRORS, USAGE
@@ -31,6 +31,7 @@ app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("list")(listing.list_names)
+app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from mteval.sessions import ScoreState
 
@@ -36,6 +37,11 @@ class ScorerInfo:
     success_threshold: float | None = None
     scope: Literal["turn", "session"] = "turn"
     scoring_version: int = 1
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name; an infinite end of the range is null."""
+        infinite = {name: None for name in ("low", "high") if math.isinf(getattr(self, name))}
+        return {**asdict(self), **infinite}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +97,16 @@ class Scorer(Protocol):
     def info(self) -> ScorerInfo: ...
 
     def score(self, batch: Sequence[TurnView]) -> list[Score]: ...
+
+
+@runtime_checkable
+class ReadsStates(Protocol):
+    """A scorer that looks into the opaque states of its benchmark where these are more than plain JSON values."""
+
+    def read_state(self, plain: Any) -> Any:
+        """The state that JSON made ``plain`` of, where tuples are lists: how it reaches a scorer behind a server.
+
+        Raises:
+            TypeError, ValueError: ``plain`` is no state of the benchmark.
+        """
+        ...

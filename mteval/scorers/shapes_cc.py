@@ -11,6 +11,7 @@ A part's value is 1 - mean |a - b| over its pixels, RGB in [0, 1] (metrics.md):
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from PIL import Image
 
 from mteval.benchmarks.shapes.look import footprint
 from mteval.benchmarks.shapes.render import looks, renderer
-from mteval.benchmarks.shapes.world import LEVELS, Item, Level, Scene
+from mteval.benchmarks.shapes.world import LEVELS, Item, Level, Scene, read_scene
 from mteval.scorers.base import Score, ScorerInfo, TurnView
 from mteval.sessions import Turn
 
@@ -32,6 +33,9 @@ class ShapesContentConsistency:
 
     def score(self, batch: Sequence[TurnView]) -> list[Score]:
         return [_judge(view) for view in batch]
+
+    def read_state(self, plain: Any) -> Scene:
+        return read_scene(plain)
 
 
 def _judge(view: TurnView) -> Score:

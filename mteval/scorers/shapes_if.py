@@ -15,10 +15,10 @@ changed again later is not looked at, and an instruction of which nothing is lef
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mteval.benchmarks.shapes.look import TOLERANCE, Picture
-from mteval.benchmarks.shapes.world import LEVELS, Item, Scene
+from mteval.benchmarks.shapes.world import LEVELS, Item, Scene, read_scene
 from mteval.scorers.base import Score, ScorerInfo, TurnView
 
 
@@ -31,6 +31,9 @@ class ShapesInstructionFollowing:
 
     def score(self, batch: Sequence[TurnView]) -> list[Score]:
         return [_judge(view) for view in batch]
+
+    def read_state(self, plain: Any) -> Scene:
+        return read_scene(plain)
 
 
 class _Check(NamedTuple):

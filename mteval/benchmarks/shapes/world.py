@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 RGB = tuple[int, int, int]
 
@@ -77,6 +77,16 @@ class Scene(NamedTuple):
 def scene(level: str, background: str, items: list[Item]) -> Scene:
     """A scene with its items in drawing order."""
     return Scene(level, background, tuple(sorted(items, key=lambda item: item.place)))
+
+
+def read_scene(plain: Any) -> Scene:
+    """The scene that JSON made ``plain`` of: lists in the order of the fields.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    level, background, items = plain
+    return Scene(level, background, tuple(Item(*item) for item in items))
 
 
 @dataclass(frozen=True, slots=True)
