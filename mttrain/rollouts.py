@@ -168,9 +168,9 @@ def _edit(
         condition = editor.prepare(images, texts)
         target = clean = None
         if "target" in objective.needs:
-            target = editor.condition([_must(group.states[turn + 1]) for group, _ in chains])
+            target = editor.encode_images([_must(group.states[turn + 1]) for group, _ in chains])
         if "clean" in objective.needs:
-            clean = editor.condition([_must(group.states[turn]) for group, _ in chains])
+            clean = editor.encode_images([_must(group.states[turn]) for group, _ in chains])
         if objective.inputs == "clean":
             if target is None:
                 raise ValueError("an objective on clean inputs needs targets")

@@ -82,7 +82,7 @@ class Trainer:
         self._check()
         self._claim()
         self.accelerator = Accelerator(
-            mixed_precision=recipe.precision, log_with=list(recipe.trackers), project_dir=str(folder)
+            mixed_precision=recipe.precision, log_with=list(recipe.trackers) or None, project_dir=str(folder)
         )
         rollout = recipe.rollout
         if rollout.groups % self.accelerator.num_processes:

@@ -178,13 +178,17 @@ class FlowEditor(ABC):
         """The condition of a batch: images of one size, resized to the working size, with texts of one length."""
         import torch
 
-        work = self.working_size(images[0].size)
         return Condition(
             text=torch.stack([text.tokens for text in texts]),
             pooled=torch.stack([text.pooled for text in texts]),
-            image=self.condition([_resized(image, work) for image in images]),
-            size=work,
+            image=self.encode_images(images),
+            size=self.working_size(images[0].size),
         )
+
+    def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
+        """Latents [n, tokens, channels] of images of one size, resized to the working size."""
+        work = self.working_size(images[0].size)
+        return self.condition([_resized(image, work) for image in images])
 
     def images(self, latents: torch.Tensor, work: tuple[int, int], size: tuple[int, int]) -> list[Image]:
         """What ``latents`` [n, tokens, channels] of the working size show, as images of ``size``, RGB of 8 bit."""

@@ -1,0 +1,239 @@
+"""The loop on random weights of the real classes: what is learnt from, what is kept, what stops it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mteval
+from mteval.errors import UsageError
+from mteval.scorers.base import Score, ScorerInfo, TurnView
+from mttrain.logbook import read
+from mttrain.rollouts import Group, roll_out
+from mttrain.trainer import BEST, STATE, Stopped, Trainer
+from tests.mttrain.runs import same, small, train, weights
+from tests.tiny_pipelines import save_kontext
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_kontext(tmp_path_factory.mktemp("kontext"))
+
+
+class Broken:
+    """A reward service that is down for every other turn, or always."""
+
+    info = ScorerInfo("broken", "content_consistency", low=0, high=1)
+
+    def __init__(self, always: bool = False) -> None:
+        self.always = always
+
+    def score(self, batch: Sequence[TurnView]) -> list[Score]:
+        return [self._score(view) for view in batch]
+
+    def _score(self, view: TurnView) -> Score:
+        if self.always or np.asarray(view.current).sum() % 2:
+            return Score("transport_error", reason="connection refused")
+        return Score("ok", float(np.asarray(view.current).mean() / 255))
+
+
+BROKEN = "tests.mttrain.test_trainer:Broken"
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"name": "nft", "kl": 0.1, "passes": 2, "old": "ramp"},
+        {"name": "grpo", "window": 1, "kl": 0.1, "guard": True},
+        {"name": "grpo", "kernel": "cps", "window": 1},
+        {"name": "awm"},
+        {"name": "supervised"},
+        {"name": "drifted"},
+        {"name": "distill"},
+    ],
+    ids=lambda objective: "-".join(map(str, objective.values())),
+)
+def test_every_objective_trains_and_logs(pretrained: Path, tmp_path: Path, objective: dict[str, object]) -> None:
+    before = weights(Trainer(small(pretrained, tmp_path / "start", objective=objective), tmp_path / "start"))
+    trainer = train(small(pretrained, tmp_path / "run", objective=objective, steps=2))
+    assert not same(before, weights(trainer))
+    lines = read(tmp_path / "run")
+    assert [line["iteration"] for line in lines] == [1, 2]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert all(line["gradient_norm"] > 0 for line in lines)
+
+
+def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(pretrained: Path, tmp_path: Path) -> None:
+    objective = {"name": "nft", "kl": 0.1, "old": "ramp"}
+    whole = train(small(pretrained, tmp_path / "whole", objective=objective, steps=4))
+    train(small(pretrained, tmp_path / "parts", objective=objective, steps=2))
+    parts = train(small(pretrained, tmp_path / "parts", objective=objective, steps=4))
+    assert same(weights(whole), weights(parts))
+    logs = ([{k: v for k, v in line.items() if k not in ("clock", "seconds")} for line in read(tmp_path / name)]
+            for name in ("whole", "parts"))
+    first, second = logs
+    assert first == second
+
+
+def test_uncertain_choice_resumes_too(pretrained: Path, tmp_path: Path) -> None:
+    changes = {"sessions": {"choice": "uncertain", "pool": 40}, "rewards": ["shapes-if", "shapes-cc"]}
+    whole = train(small(pretrained, tmp_path / "whole", steps=4, **changes))
+    train(small(pretrained, tmp_path / "parts", steps=2, **changes))
+    assert same(weights(whole), weights(train(small(pretrained, tmp_path / "parts", steps=4, **changes))))
+
+
+def test_the_reward_of_an_image_is_the_score_of_an_evaluation(pretrained: Path, tmp_path: Path) -> None:
+    """The same images, one as rewards and one through `mteval score`'s own code."""
+    wanted = small(pretrained, tmp_path / "run", rewards=["shapes-if", "shapes-cc"], rollout={"group_size": 2})
+    trainer = Trainer(wanted, tmp_path / "run")
+    run = mteval.evaluate(
+        trainer.policy.editor,
+        "shapes",
+        benchmark_args={"split": "train"},
+        turns=2,
+        limit=2,
+        batch_size=2,
+        protocol="free-running",
+        output=tmp_path / "evaluation",
+    )
+    scores = {record.key: record for record in run.folder.score_records()}
+    images = {record.key: run.folder.image(record.image) for record in run.folder.turn_records() if record.image}
+    for session in trainer.benchmark.sessions(2, 2):
+        group = Group(0, session, trainer.benchmark)
+        before, history = group.states[0], ()
+        for turn in (1, 2):
+            key = next(key for key in images if key.session == session.id and key.turn == turn)
+            from mttrain.rollouts import Place, _view
+
+            assert before is not None
+            trainer.judge.submit([Place(0, 0, turn - 1)], [_view(group, turn - 1, before, images[key], history)])
+            history = (*history, (session.turns[turn - 1].instruction, images[key]))  # type: ignore[assignment]
+            before = images[key]
+        judged = trainer.judge.verdicts([0], 1, 2)
+        for k, scorer in enumerate(("shapes-if", "shapes-cc")):
+            for turn in (1, 2):
+                record = next(
+                    r for r in scores.values() if (r.session, r.turn, r.scorer) == (session.id, turn, scorer)
+                )
+                assert judged.values[0, 0, turn - 1, k] == record.value
+
+
+def test_rollouts_feed_each_chain_its_own_last_image(pretrained: Path, tmp_path: Path) -> None:
+    trainer = Trainer(small(pretrained, tmp_path), tmp_path)
+    seen: list[TurnView] = []
+    groups = [Group(k, session, trainer.benchmark) for k, session in enumerate(trainer.benchmark.sessions(2, 2))]
+    found = roll_out(
+        trainer.policy,
+        trainer.objective,
+        groups,
+        trainer.recipe.rollout,
+        0,
+        0,
+        lambda places, views: seen.extend(views),
+    )
+    assert len(found) == len(seen) == 2 * 3 * 2
+    first, second = seen[:6], seen[6:]
+    for before, after in zip(first, second, strict=True):
+        assert after.previous is before.current
+        assert before.previous is before.source
+        assert after.history == ((before.instruction.instruction, before.current),)
+    assert len({np.asarray(view.current).tobytes() for view in seen}) == len(seen), "every chain has noise of its own"
+
+
+def test_failed_judgements_are_left_out_and_counted(pretrained: Path, tmp_path: Path) -> None:
+    wanted = small(pretrained, tmp_path, rewards=[BROKEN], max_failed=0.9, steps=1, rollout={"group_size": 6})
+    train(wanted)
+    (line,) = read(tmp_path)
+    assert 0 < line["failed"] < 0.9
+    assert line["used"] < 1
+
+
+def test_a_dead_judge_stops_the_run(pretrained: Path, tmp_path: Path) -> None:
+    wanted = small(pretrained, tmp_path, rewards=[{"scorer": {"name": BROKEN, "args": {"always": True}}}])
+    with pytest.raises(Stopped, match=r"100% of the judgements failed.*transport_error"):
+        train(wanted)
+
+
+def test_groups_of_one_outcome_teach_nothing(pretrained: Path, tmp_path: Path) -> None:
+    """Random weights never follow an instruction: all rewards are 0, nothing is trained."""
+    wanted = small(pretrained, tmp_path, rewards=["shapes-if"], steps=1)
+    before = weights(Trainer(wanted, tmp_path))
+    trainer = train(wanted)
+    assert same(before, weights(trainer))
+    assert read(tmp_path)[0]["used"] == 0
+
+
+def test_a_gradient_that_is_not_a_number_stops_the_run(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = train(small(pretrained, tmp_path, steps=1))
+    good = (tmp_path / STATE).read_bytes()
+    loss = trainer.objective.loss
+
+    def broken(*args: object) -> object:
+        values, figures = loss(*args)  # type: ignore[arg-type]
+        return values * math.nan, figures
+
+    wanted = small(pretrained, tmp_path, steps=2)
+    again = Trainer(wanted, tmp_path)
+    monkeypatch.setattr(again.objective, "loss", broken)
+    with pytest.raises(Stopped, match="nan"):
+        again.run(lambda *told: None)
+    assert (tmp_path / STATE).read_bytes() == good
+
+
+@pytest.mark.parametrize("objective", [{"name": "grpo", "window": 1}, {"name": "nft"}], ids=["grpo", "nft"])
+def test_the_gate_sees_a_forward_that_differs(pretrained: Path, tmp_path: Path, objective: dict[str, object]) -> None:
+    wanted = small(pretrained, tmp_path, objective=objective, steps=1)
+    trainer = Trainer(wanted, tmp_path)
+    velocity = trainer.policy.velocity
+
+    def off(latents: torch.Tensor, sigma: torch.Tensor, condition: object) -> torch.Tensor:
+        return velocity(latents, sigma, condition) * (1.01 if torch.is_grad_enabled() else 1.0)  # type: ignore[arg-type]
+
+    trainer.policy.velocity = off  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match="before any update"):
+        trainer.run(lambda *told: None)
+
+
+def test_validation_chooses_what_is_kept(pretrained: Path, tmp_path: Path) -> None:
+    settings = {"every": 1, "limit": 2, "turns": 2, "select": "content_consistency@2"}
+    trainer = train(small(pretrained, tmp_path, eval=settings, steps=2))
+    lines = read(tmp_path)
+    reached = [line["content_consistency@2"] for line in lines]
+    assert trainer.progress.best == pytest.approx(max(reached), abs=1e-6)
+    assert (tmp_path / BEST).exists() and (tmp_path / "validation" / "step-000002" / "report.html").exists()
+
+
+def test_a_folder_belongs_to_one_recipe(pretrained: Path, tmp_path: Path) -> None:
+    Trainer(small(pretrained, tmp_path), tmp_path)
+    Trainer(small(pretrained, tmp_path, steps=9), tmp_path)  # longer is the same run
+    with pytest.raises(UsageError, match=r"another recipe \(other optimizer\)"):
+        Trainer(small(pretrained, tmp_path, optimizer={"lr": 0.5}), tmp_path)
+    assert json.loads((tmp_path / "recipe.json").read_text())["optimizer"]["lr"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rewards": []}, "needs rewards"),
+        ({"rollout": {"group_size": 1}}, "group_size"),
+        ({"rewards": ["reference-psnr"], "advantage": {"aggregation": "prod"}}, r"rewards in \[0, 1\]"),
+        ({"rewards": ["shapes-fi"]}, "shapes-if"),
+        ({"objective": {"name": "nftt"}}, "did you mean nft"),
+        ({"objective": {"name": "nft", "betta": 1}}, "did you mean beta"),
+        ({"editor": "identity"}, "no flow-matching editor"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused(pretrained: Path, tmp_path: Path, changes: dict[str, object], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        Trainer(small(pretrained, tmp_path, **changes), tmp_path)
+
+
