@@ -80,7 +80,8 @@ class Edits:
     Attributes:
         condition: what the policy was shown.
         latents: what it made, x_0 [n, tokens, channels].
-        seeds: [n], one of its own for whatever the objective draws.
+        seeds: [n], one of its own for whatever the objective draws. shared: [n], the same for all members of a group at
+            a turn.
         path: of a stochastic sampler.
         target: the reference state after the turn as latents, where the objective asks for it.
         clean: the reference state before the turn in place of ``condition.image``, where the objective asks for it.
@@ -89,13 +90,17 @@ class Edits:
     condition: Condition
     latents: torch.Tensor
     seeds: tuple[int, ...]
+    shared: tuple[int, ...]
     path: Path | None = None
     target: torch.Tensor | None = None
     clean: torch.Tensor | None = None
 
     def split(self) -> list[Edits]:
         """Each edit by itself."""
-        return [replace(_item(self, k), seeds=(seed,)) for k, seed in enumerate(self.seeds)]
+        return [
+            replace(_item(self, k), seeds=(seed,), shared=(shared,))
+            for k, (seed, shared) in enumerate(zip(self.seeds, self.shared, strict=True))
+        ]
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -105,9 +110,12 @@ class Edits:
 
 def stack(edits: Sequence[Edits]) -> Edits:
     """Edits of equal shape as one."""
-    seeds = tuple(seed for edit in edits for seed in edit.seeds)
     merged: Edits = _merged(edits)
-    return replace(merged, seeds=seeds)
+    return replace(
+        merged,
+        seeds=tuple(seed for edit in edits for seed in edit.seeds),
+        shared=tuple(seed for edit in edits for seed in edit.shared),
+    )
 
 
 def roll_out(
@@ -135,12 +143,14 @@ def roll_out(
             given = images if objective.inputs == "own" else [_must(group.states[turn]) for group, _ in batch]
             asked = [group.session.turns[turn].instruction for group, _ in batch]
             seeds = [seed_of(seed, "edit", iteration, group.session.id, member, turn) for group, member in batch]
+            shared = [seed_of(seed, "group", iteration, group.session.id, turn) for group, _ in batch]
             made: dict[int, Image] = {}
             for members in _alike(given, [texts[instruction] for instruction in asked]):
                 pick = _picker(members)
                 edits, shown = _edit(
                     policy, objective, pick(given), [texts[i] for i in pick(asked)], pick(seeds), pick(batch), turn
                 )
+                edits = replace(edits, shared=tuple(pick(shared)))
                 made.update(zip(members, shown, strict=objective.inputs == "own"))
                 found.update(zip(pick(places), edits.split(), strict=True))
             if objective.inputs == "clean":
@@ -174,11 +184,11 @@ def _edit(
         if objective.inputs == "clean":
             if target is None:
                 raise ValueError("an objective on clean inputs needs targets")
-            return Edits(condition, target, tuple(seeds), None, target, clean), []
+            return Edits(condition, target, tuple(seeds), (), None, target, clean), []
         with policy.weights.using(objective.samples_with):
             latents, path = objective.sample(policy, editor.noise(seeds, condition.size), condition, seeds)
         shown = editor.images(latents, condition.size, images[0].size)
-    return Edits(condition, latents, tuple(seeds), path, target, clean), shown
+    return Edits(condition, latents, tuple(seeds), (), path, target, clean), shown
 
 
 def _view(group: Group, turn: int, previous: Image, current: Image, history: tuple[tuple[str, Image], ...]) -> TurnView:

@@ -27,19 +27,25 @@ class Noised(NamedTuple):
         return self.sigma[:, None, None]
 
 
-def noised(policy: Policy, edits: Edits, data: torch.Tensor, index: int, between: bool = False) -> Noised:
+def noised(
+    policy: Policy, edits: Edits, data: torch.Tensor, index: int, between: bool = False, shared: bool = False
+) -> Noised:
     """Noise ``data`` [n, tokens, channels] for pass ``index``, each edit from its own seed.
+
+    With ``shared`` the members of a group get the same sigma and noise at a turn: advantages sum to 0 over a group, so
+    whatever the noise does to all its members alike cancels in the gradient.
 
     sigma is one that the sampler itself visits: each edit runs through them in an order of its own, one a pass. With
     ``between`` it is uniform in the sampler's schedule, its steps joined by straight lines.
     """
     schedule = policy.editor.sigmas(edits.condition.size)
-    seeds = [seed_of(seed, "forward", index) for seed in edits.seeds]
+    roots = edits.shared if shared else edits.seeds
+    seeds = [seed_of(seed, "forward", index) for seed in roots]
     if between:
         picked = [_between(schedule, Random(seed).random()) for seed in seeds]
     else:
         steps = len(schedule) - 1
-        orders = (Random(seed_of(seed, "order", index // steps)).sample(range(steps), steps) for seed in edits.seeds)
+        orders = (Random(seed_of(seed, "order", index // steps)).sample(range(steps), steps) for seed in roots)
         picked = [schedule[order[index % steps]] for order in orders]
     sigma = torch.tensor(picked, device=data.device, dtype=torch.float32)
     noise = policy.editor.noise(seeds, edits.condition.size).float()

@@ -45,7 +45,8 @@ class Nft(Objective):
     class Settings(Part):
         """``beta`` is b, ``kl`` the weight of the distance to the start, ``passes`` the sigmas an edit is trained at.
 
-        ``old`` is how the old policy follows: at once, or ever more slowly.
+        ``old`` is how the old policy follows: at once, or ever more slowly. ``shared_noise`` noises all members of a
+        group alike.
         """
 
         beta: float = Field(default=1.0, gt=0)
@@ -53,6 +54,7 @@ class Nft(Objective):
         advantage_clip: float = Field(default=5.0, gt=0)
         passes: int = Field(default=1, ge=1)
         old: OldPolicy = "on-policy"
+        shared_noise: bool = True
 
     samples_with = OLD
 
@@ -69,7 +71,7 @@ class Nft(Objective):
         self, policy: Policy, edits: Edits, advantages: torch.Tensor, index: int
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         settings, data = self.settings, edits.latents.float()
-        x = noised(policy, edits, data, index)
+        x = noised(policy, edits, data, index, shared=settings.shared_noise)
         velocities = {}
         with torch.no_grad():
             for name in self.sets:
