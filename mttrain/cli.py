@@ -52,6 +52,30 @@ def run(
     return 0
 
 
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+) -> None:
+    """Print what a recipe does and takes: batches, network passes, memory, time, the command for 1, 8 and 32 GPUs.
+
+    Example: mttrain plan flux-kontext-nft rollout.groups=32
+    """
+    from mttrain.recipe import load
+
+    loaded = load(recipe, overrides or ())
+    _prepare_torch()
+    from rich.console import Console
+    from rich.table import Table
+
+    from mttrain.plan import rows
+
+    table = Table(title=recipe, title_justify="left", show_header=False)
+    for what, told in rows(loaded, " ".join([recipe, *(overrides or ())])):
+        table.add_row(what, told)
+    Console().print(table)
+
+
 def _prepare_torch() -> None:
     """Before torch is imported: waiting threads must not take the cores."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -59,6 +59,25 @@ class Condition:
     size: tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A family's size, known without its weights: what a plan of a training run is made of.
+
+    Attributes:
+        network: on the meta device, so it has shapes and no values.
+        tokens: of one edit in the network, the noise, the image to edit and the text together.
+        other_parameters: of text encoders and codec, which are never trained.
+        blocks, width: of the network. steps: of the sampler.
+    """
+
+    network: nn.Module
+    tokens: int
+    other_parameters: int
+    blocks: int
+    width: int
+    steps: int
+
+
 def euler(step: int, latents: torch.Tensor, velocity: torch.Tensor, now: float, then: float) -> torch.Tensor:
     """One deterministic step along the velocity."""
     return latents + (then - now) * velocity
@@ -83,6 +102,11 @@ class FlowEditor(ABC):
 
     def __init__(self) -> None:
         self._texts: dict[str, TextCondition] = {}
+
+    @classmethod
+    @abstractmethod
+    def outline(cls, **arguments: Any) -> Outline:
+        """How large the editor of these arguments is; loads no weights and downloads nothing."""
 
     @property
     @abstractmethod

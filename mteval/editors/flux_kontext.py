@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,6 +15,7 @@ from mteval.editors.checkpoints import SamplingDefaults
 from mteval.editors.flow import (
     Condition,
     FlowEditor,
+    Outline,
     TextCondition,
     checked_device,
     checked_dtype,
@@ -38,13 +40,18 @@ _HOW_TO_GET = (
 )
 
 
+# T5-XXL's encoder, CLIP-L's text encoder and the codec of FLUX.1, in parameters.
+_OTHERS = 4_762_310_656 + 123_060_480 + 83_819_683
+
+
 class FluxKontext(FlowEditor):
     """Any FLUX.1 Kontext checkpoint in the diffusers layout.
 
     Args:
         pretrained: a local folder, or an id on the Hugging Face Hub.
         lora: a folder or file of LoRA weights in diffusers' format.
-        steps, guidance: override what the checkpoint's ``mteval.json``, or else its publisher, says.
+        steps, guidance, size: override what the checkpoint's ``mteval.json``, or else its publisher, says. ``size`` is
+            the (width, height) in pixels that it works at, multiples of 16.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``. dtype: ``auto``, ``bfloat16``, ``float16`` or ``float32``.
         revision: of the Hub repository.
 
@@ -54,6 +61,7 @@ class FluxKontext(FlowEditor):
     """
 
     id = "flux-kontext"
+    pretrained = "black-forest-labs/FLUX.1-Kontext-dev"
     # Attention and feed-forward of both kinds of blocks: the layers that flow_grpo adapts for Kontext.
     lora_targets = (
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.to_add_out"),
@@ -63,10 +71,11 @@ class FluxKontext(FlowEditor):
 
     def __init__(
         self,
-        pretrained: str = "black-forest-labs/FLUX.1-Kontext-dev",
+        pretrained: str = pretrained,
         lora: str | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        size: Sequence[int] | None = None,
         device: str = "auto",
         dtype: str = "auto",
         revision: str | None = None,
@@ -81,11 +90,43 @@ class FluxKontext(FlowEditor):
             raise UsageError(f"steps must be at least 1, not {steps}")
         self.steps = steps or defaults.steps
         self.guidance = defaults.guidance if guidance is None else guidance
+        if size is not None and (len(size) != 2 or any(side < 16 or side % 16 for side in size)):
+            raise UsageError(f"size must be [width,height] in multiples of 16 pixels, not {list(size)}")
         self._lora = lora
         self._network: nn.Module | None = None
-        self._size, self._text_lengths = defaults.size, defaults.text_lengths
+        self._size = defaults.size if size is None else tuple(size)
+        self._text_lengths = defaults.text_lengths
         weights = [folder] if lora is None else [folder, Path(lora)]
         self.info = EditorInfo(self.id, checkpoints.fingerprint(*weights), batch_size=defaults.batch_size)
+
+    @classmethod
+    def outline(
+        cls, pretrained: str = "", size: Sequence[int] | None = None, steps: int | None = None, **arguments: Any
+    ) -> Outline:
+        """A local folder's own size; that of FLUX.1-Kontext-dev where there is none."""
+        import torch
+        from diffusers import FluxTransformer2DModel
+
+        folder = Path(pretrained or cls.pretrained)
+        local = folder.is_dir()
+        defaults = checkpoints.sampling_defaults(folder, PUBLISHED)
+        with torch.device("meta"):
+            if local:
+                config = FluxTransformer2DModel.load_config(folder / "transformer")
+                network = FluxTransformer2DModel.from_config(config)
+            else:  # the class's own defaults are FLUX.1's
+                network = FluxTransformer2DModel(guidance_embeds=True)
+        width, height = size or defaults.size or (1024, 1024)
+        stride = 2 * 2 ** (len(_vae_blocks(folder)) - 1 if local else 3)
+        tokens = 2 * (width // stride) * (height // stride) + defaults.text_lengths[0]
+        return Outline(
+            network,
+            tokens,
+            other_parameters=_others(folder) if local else _OTHERS,
+            blocks=network.config.num_layers + network.config.num_single_layers,
+            width=network.config.num_attention_heads * network.config.attention_head_dim,
+            steps=steps or defaults.steps,
+        )
 
     @cached_property
     def device(self) -> str:
@@ -224,6 +265,23 @@ class FluxKontext(FlowEditor):
         return packed
 
 
+def _vae_blocks(folder: Path) -> list[int]:
+    found: list[int] = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
+    return found
+
+
+def _others(folder: Path) -> int:
+    """Parameters of text encoders and codec, from the headers of their files."""
+    from safetensors import safe_open
+
+    count = 0
+    for part in ("text_encoder", "text_encoder_2", "vae"):
+        for path in (folder / part).glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return count
+
+
 class TinyKontext(FluxKontext):
     """FLUX.1 Kontext in small, trained on ShapesEdit by ``mttrain pretrain``; the weights ship with mteval.
 
@@ -231,6 +289,7 @@ class TinyKontext(FluxKontext):
     """
 
     id = "tiny-kontext"
+    pretrained = str(checkpoints.packaged("tiny-kontext"))
 
     def __init__(
         self,
@@ -240,4 +299,4 @@ class TinyKontext(FluxKontext):
         device: str = "cpu",
         dtype: str = "auto",
     ) -> None:
-        super().__init__(str(checkpoints.packaged("tiny-kontext")), lora, steps, guidance, device, dtype)
+        super().__init__(self.pretrained, lora, steps, guidance, device=device, dtype=dtype)

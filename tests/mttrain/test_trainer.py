@@ -75,8 +75,10 @@ def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(pretrained: Path, t
     train(small(pretrained, tmp_path / "parts", objective=objective, steps=2))
     parts = train(small(pretrained, tmp_path / "parts", objective=objective, steps=4))
     assert same(weights(whole), weights(parts))
-    logs = ([{k: v for k, v in line.items() if k not in ("clock", "seconds")} for line in read(tmp_path / name)]
-            for name in ("whole", "parts"))
+    logs = (
+        [{k: v for k, v in line.items() if k not in ("clock", "seconds")} for line in read(tmp_path / name)]
+        for name in ("whole", "parts")
+    )
     first, second = logs
     assert first == second
 
@@ -118,9 +120,7 @@ def test_the_reward_of_an_image_is_the_score_of_an_evaluation(pretrained: Path, 
         judged = trainer.judge.verdicts([0], 1, 2)
         for k, scorer in enumerate(("shapes-if", "shapes-cc")):
             for turn in (1, 2):
-                record = next(
-                    r for r in scores.values() if (r.session, r.turn, r.scorer) == (session.id, turn, scorer)
-                )
+                record = next(r for r in scores.values() if (r.session, r.turn, r.scorer) == (session.id, turn, scorer))
                 assert judged.values[0, 0, turn - 1, k] == record.value
 
 
@@ -235,5 +235,3 @@ def test_a_folder_belongs_to_one_recipe(pretrained: Path, tmp_path: Path) -> Non
 def test_what_cannot_work_is_refused(pretrained: Path, tmp_path: Path, changes: dict[str, object], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         Trainer(small(pretrained, tmp_path, **changes), tmp_path)
-
-

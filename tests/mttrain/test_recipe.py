@@ -1,0 +1,73 @@
+"""Recipes: what ships loads, what is mistyped is refused with the nearest key, overrides win."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from mteval.errors import UsageError
+from mttrain import objectives, plan
+from mttrain.recipe import build, load
+
+SHIPPED = sorted(Path(str(path)).stem for path in files("mttrain").joinpath("recipes").iterdir())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_recipe_is_whole(name: str) -> None:
+    recipe = load(name)
+    objectives.create(recipe.objective)
+    assert recipe.output == Path("runs") / name
+    told = dict(plan.rows(recipe, name))
+    assert "memory a device, estimate" in told and told["command for 1"] == f"mttrain run {name}"
+
+
+def test_the_recipes_of_the_readme_are_there() -> None:
+    assert {"tiny-nft", "tiny-grpo", "flux-kontext-nft", "flux-kontext-grpo"} <= set(SHIPPED)
+
+
+def test_overrides_win_and_are_typed() -> None:
+    recipe = load(
+        "tiny-nft",
+        ["steps=7", "optimizer.lr=1e-5", "eval.limit=3", "output=there", "objective.beta=0.1", "adapter.rank=4"],
+    )
+    assert (recipe.steps, recipe.optimizer.lr, recipe.eval.limit, recipe.output) == (7, 1e-5, 3, Path("there"))
+    assert recipe.objective["beta"] == 0.1
+    assert recipe.adapter is not None and recipe.adapter.rank == 4
+
+
+def test_an_override_reaches_into_a_part_that_the_file_names_shortly() -> None:
+    recipe = load("tiny-nft", ["editor.args={steps: 3}"])
+    assert (recipe.editor.name, recipe.editor.args) == ("tiny-kontext", {"steps": 3})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["stpes=3"], "unknown key 'stpes': did you mean steps"),
+        (["optimizer.lrr=3"], "unknown key 'optimizer.lrr': did you mean lr"),
+        (["rollout.group=3"], r"unknown key 'rollout.group': did you mean group"),
+        (["steps"], "not key=value"),
+        (["steps=many"], "steps = 'many'"),
+        (["steps=0"], "greater than or equal to 1"),
+        (["steps.x=1"], "not a part that has keys"),
+        (["advantage.credit=turn"], "per-turn"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_named(overrides: list[str], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        load("tiny-nft", overrides)
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean tiny-nft"):
+        load("tiny-nt")
+
+
+def test_what_changes_the_result_is_the_identity() -> None:
+    base = build({"objective": {"name": "nft"}}).identity()
+    assert build({"objective": {"name": "nft"}, "steps": 9, "output": "x"}).identity() == base
+    for change in ({"seed": 1}, {"ema": 0.5}, {"objective": {"name": "nft", "beta": 0.5}}, {"rewards": ["shapes-if"]}):
+        assert build({"objective": {"name": "nft"}, **change}).identity() != base
