@@ -76,6 +76,30 @@ def plan(
     Console().print(table)
 
 
+@app.command("export")
+def export_run(
+    run: Annotated[Path, typer.Argument(help="The folder of a training run.")],
+    output: Annotated[Path, typer.Option(help="The folder to write.")],
+    merged: Annotated[bool, typer.Option("--merged", help="Merge a LoRA into a whole pipeline folder.")] = False,
+    push: Annotated[str | None, typer.Option(help="Upload to this repository of the Hugging Face Hub.")] = None,
+) -> None:
+    """Write the weights that validation chose as a diffusers folder with a model card.
+
+    Example: mttrain export runs/flux-kontext-nft --output my-lora
+    then:    mteval run --model flux-kontext --model-args lora=my-lora
+    """
+    from mttrain.recipe import reopen
+
+    loaded = reopen(run)
+    _prepare_torch()
+    from mttrain.export import export, upload
+    from mttrain.trainer import Trainer
+
+    print(f"wrote {export(Trainer(loaded, run).policy, loaded, run, output, merged)}")
+    if push:
+        print(f"uploaded to {upload(output, push)}")
+
+
 def _prepare_torch() -> None:
     """Before torch is imported: waiting threads must not take the cores."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

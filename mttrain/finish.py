@@ -7,28 +7,24 @@ from pathlib import Path
 
 from mteval import registry
 from mttrain import checkpoint, validation
-from mttrain.export import save_lora, save_whole
-from mttrain.trainer import BEST, Trainer
+from mttrain.export import BEST, export
+from mttrain.trainer import Trainer
 from mttrain.weights import AVERAGE
 
 TRAINED, LORA, FINAL = "trained", "lora", "final"
 
 
 def finish(trainer: Trainer) -> None:
-    """Write the trained editor and, where the recipe asks for it, before against after on the test split."""
+    """Before against after on the test split, where the recipe asks for it, then the trained editor as a folder."""
     recipe, policy, folder = trainer.recipe, trainer.policy, trainer.folder
     if not trainer.accelerator.is_main_process:
         return
-    best = folder / BEST
-    if best.exists():
-        checkpoint.load(best, policy.weights, [])
-    with policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
-        if recipe.adapter is None:
-            save_whole(policy, folder / TRAINED)
-        else:
-            save_lora(policy, folder / LORA)
-        if recipe.final.limit:
+    if recipe.final.limit:
+        if (folder / BEST).exists():
+            checkpoint.load(folder / BEST, policy.weights, [])
+        with policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
             _report(trainer, folder / FINAL)
+    export(policy, recipe, folder, folder / (TRAINED if recipe.adapter is None else LORA))
 
 
 def _report(trainer: Trainer, folder: Path) -> None:

@@ -6,6 +6,7 @@ the objective (:mod:`mttrain.objectives`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -169,6 +170,7 @@ class Recipe(Part):
         return self.model_dump(mode="json", exclude=set(_FREE))
 
 
+FILE = "recipe.json"
 _FREE = ("output", "steps", "save_every", "trackers", "eval", "final")
 
 
@@ -189,6 +191,18 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
         _override(settings, text)
     settings.setdefault("output", f"runs/{path.stem}")
     return build(settings, str(path))
+
+
+def reopen(run: Path) -> Recipe:
+    """The recipe of a run's folder.
+
+    Raises:
+        UsageError: there is no run.
+    """
+    path = run / FILE
+    if not path.is_file():
+        raise UsageError(f"{run} is not the folder of a training run: it has no {FILE}")
+    return build({**json.loads(path.read_text()), "output": run, "trackers": ()}, str(path))
 
 
 def build(settings: Mapping[str, Any], origin: str = "") -> Recipe:

@@ -29,18 +29,18 @@ from mteval.scorers.base import Scorer
 from mttrain import checkpoint, objectives, validation
 from mttrain.advantages import IN_UNIT_RANGE, Advantages, advantages
 from mttrain.choice import Chooser
+from mttrain.export import BEST
 from mttrain.interrupts import Interrupts
 from mttrain.logbook import Logbook, draw
 from mttrain.objectives.base import Objective
 from mttrain.policy import Policy
-from mttrain.recipe import Recipe
+from mttrain.recipe import FILE, Recipe
 from mttrain.rewards import Judge, Judgements
 from mttrain.rollouts import Edits, Group, Place, chunks, roll_out, stack
 from mttrain.seeds import seed_of
 from mttrain.weights import AVERAGE
 
-RECIPE = "recipe.json"
-STATE, BEST = "state.safetensors", "best.safetensors"
+STATE = "state.safetensors"
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
 """Told (stage, done, total, figures)."""
@@ -136,7 +136,7 @@ class Trainer:
 
     def _claim(self) -> None:
         """A folder belongs to one recipe."""
-        path, identity = self.folder / RECIPE, self.recipe.identity()
+        path, identity = self.folder / FILE, self.recipe.identity()
         if path.exists():
             before = json.loads(path.read_text())
             differ = [key for key in identity if before.get(key) != identity[key]]

@@ -93,12 +93,15 @@ class FlowEditor(ABC):
         info: see :class:`EditorInfo`.
         network: what ``velocity`` runs, and all that training changes; a trainer may put a wrapped one in its place.
         lora_targets: the ends of the names of the network's linear layers that a LoRA adapts.
+        weights_name: of the weights it starts from, as a model card names them. license: theirs.
         pipe: the diffusers pipeline, whose ``save_pretrained`` and ``save_lora_weights`` write standard folders.
     """
 
     steps: int
     info: EditorInfo
     lora_targets: ClassVar[tuple[str, ...]]
+    license: ClassVar[str]
+    weights_name: str
 
     def __init__(self) -> None:
         self._texts: dict[str, TextCondition] = {}

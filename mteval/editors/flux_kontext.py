@@ -61,6 +61,7 @@ class FluxKontext(FlowEditor):
     """
 
     id = "flux-kontext"
+    license = "FLUX.1 [dev] Non-Commercial License"
     pretrained = "black-forest-labs/FLUX.1-Kontext-dev"
     # Attention and feed-forward of both kinds of blocks: the layers that flow_grpo adapts for Kontext.
     lora_targets = (
@@ -92,6 +93,7 @@ class FluxKontext(FlowEditor):
         self.guidance = defaults.guidance if guidance is None else guidance
         if size is not None and (len(size) != 2 or any(side < 16 or side % 16 for side in size)):
             raise UsageError(f"size must be [width,height] in multiples of 16 pixels, not {list(size)}")
+        self.weights_name = pretrained
         self._lora = lora
         self._network: nn.Module | None = None
         self._size = defaults.size if size is None else tuple(size)
@@ -289,6 +291,7 @@ class TinyKontext(FluxKontext):
     """
 
     id = "tiny-kontext"
+    license = "Apache-2.0"
     pretrained = str(checkpoints.packaged("tiny-kontext"))
 
     def __init__(
@@ -300,3 +303,4 @@ class TinyKontext(FluxKontext):
         dtype: str = "auto",
     ) -> None:
         super().__init__(self.pretrained, lora, steps, guidance, device=device, dtype=dtype)
+        self.weights_name = self.id
