@@ -22,7 +22,7 @@ def finish(trainer: Trainer) -> None:
     if recipe.final.limit:
         if (folder / BEST).exists():
             checkpoint.load(folder / BEST, policy.weights, [])
-        with policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
+        with policy.alone(), policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
             _report(trainer, folder / FINAL)
     export(policy, recipe, folder, folder / (TRAINED if recipe.adapter is None else LORA))
 
@@ -35,7 +35,7 @@ def _report(trainer: Trainer, folder: Path) -> None:
 
     recipe = trainer.recipe
     turns, limit = recipe.final.turns or recipe.rollout.turns, recipe.final.limit
-    start = registry.create("editor", recipe.editor.name, recipe.editor.args)
+    start = registry.create("editor", recipe.editor.name, recipe.editor.args, device=str(trainer.accelerator.device))
     for editor, name in ((start, "before"), (trainer.policy.editor, "after")):
         validation.evaluate(editor, name, recipe.final.benchmark, folder / name, turns=turns, limit=limit)
     runs = [RunFolder(folder / name) for name in ("after", "before")]

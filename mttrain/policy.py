@@ -96,6 +96,29 @@ class Policy:
         with self.precision():
             return self.editor.sample(noise, condition, step)
 
+    @contextmanager
+    def encoders(self) -> Iterator[None]:
+        """Within it the text encoders are on the device of the network; outside they leave its memory to the training."""
+        device = next(self.module.parameters()).device
+        for encoder in self.editor.text_encoders:
+            encoder.to(device)
+        try:
+            yield
+        finally:
+            if device.type != "cpu":
+                for encoder in self.editor.text_encoders:
+                    encoder.to("cpu")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it the network runs without its wrapper, so that one process may use it while the others wait."""
+        wrapped, self.editor.network = self.editor.network, self.module
+        try:
+            with self.encoders():
+                yield
+        finally:
+            self.editor.network = wrapped
+
     @torch.no_grad()
     def texts(self, instructions: Sequence[str]) -> dict[str, TextCondition]:
         """The embedding of each distinct instruction, its length padded as in an evaluation."""
@@ -106,8 +129,9 @@ class Policy:
                 raise UsageError(f"the editor cannot read an instruction of this length: {instruction!r}")
             by_length.setdefault(length, []).append(instruction)
         found: dict[str, TextCondition] = {}
-        for length, several in by_length.items():
-            found.update(zip(several, self.editor.encode(several, length), strict=True))
+        with self.encoders():
+            for length, several in by_length.items():
+                found.update(zip(several, self.editor.encode(several, length), strict=True))
         return found
 
     @property

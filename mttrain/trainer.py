@@ -92,7 +92,14 @@ class Trainer:
             )
         sessions = self.benchmark.sessions(rollout.turns, recipe.sessions.pool)
         self.chooser = Chooser(sessions, recipe.sessions.choice, recipe.seed)
-        editor = registry.create("editor", recipe.editor.name, recipe.editor.args)
+        low = recipe.precision == "bf16" and recipe.adapter is not None
+        editor = registry.create(
+            "editor",
+            recipe.editor.name,
+            recipe.editor.args,
+            device=str(self.accelerator.device),
+            dtype="bfloat16" if low else "float32",
+        )
         if not isinstance(editor, FlowEditor):
             raise UsageError(f"editor '{recipe.editor.name}' is no flow-matching editor that can be trained")
         self.policy = Policy(editor, recipe.adapter, recipe.gradient_checkpointing)
@@ -333,7 +340,7 @@ class Trainer:
         settings = recipe.eval
         found: dict[str, float] = {}
         if self.accelerator.is_main_process:
-            with self.policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
+            with self.policy.alone(), self.policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
                 table = validation.evaluate(
                     self.policy.editor,
                     f"step {done}",
