@@ -14,9 +14,10 @@ import torch
 import mteval
 from mteval.errors import UsageError
 from mteval.scorers.base import Score, ScorerInfo, TurnView
+from mttrain.export import BEST
 from mttrain.logbook import read
 from mttrain.rollouts import Group, roll_out
-from mttrain.trainer import BEST, STATE, Stopped, Trainer
+from mttrain.trainer import STATE, Stopped, Trainer
 from tests.mttrain.runs import same, small, train, weights
 from tests.tiny_pipelines import save_kontext
 

@@ -1,0 +1,64 @@
+"""Kill -9 a training run at any moment, run it again: the weights of an undisturbed run, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+from safetensors.torch import load_file
+
+from mttrain.trainer import STATE
+from tests.mttrain.runs import same, small, train
+from tests.tiny_pipelines import save_kontext
+
+CHANGES = {
+    "objective": {"name": "nft", "kl": 0.1, "old": "ramp"},
+    "sessions": {"choice": "uncertain", "pool": 40},
+    "eval": {"every": 3, "limit": 2, "turns": 2, "select": "content_consistency@1"},
+    "steps": 6,
+    "save_every": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_kontext(tmp_path_factory.mktemp("kontext"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The folder of a run that nothing disturbed, and how many seconds it took."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    started = time.monotonic()
+    train(small(pretrained, folder, **CHANGES))
+    return folder, time.monotonic() - started
+
+
+def killed_after(seconds: float, pretrained: Path, folder: Path) -> bool:
+    """Run in a process of its own and kill it after ``seconds``; False if it ended by itself before."""
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        try:
+            train(small(pretrained, folder, **CHANGES))
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_and_resumed_is_undisturbed(
+    pretrained: Path, undisturbed: tuple[Path, float], tmp_path: Path, seed: int
+) -> None:
+    folder, took = undisturbed
+    rng = Random(seed)
+    kills = sum(killed_after(rng.uniform(0.2, 0.6) * took, pretrained, tmp_path) for _ in range(3))
+    assert kills, "at least one of them struck"
+    train(small(pretrained, tmp_path, **CHANGES))
+    assert same(load_file(folder / STATE), load_file(tmp_path / STATE))
