@@ -177,7 +177,7 @@ class Trainer:
                 self.accelerator.log(figures, step=done)
                 if book:
                     book.write(done, figures)
-                report("train", done, recipe.steps, figures)
+                    report("train", done, recipe.steps, figures)
                 if done % recipe.save_every == 0 or last or interrupts.asked:
                     self.save()
                     if first:
