@@ -1,4 +1,4 @@
-"""What a run tells: a line an iteration, the trackers of accelerate, and the curves as a picture."""
+"""What a run's folder tells: the recipe it belongs to, a line an iteration, and the curves as a picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-LOG, CURVES = "log.jsonl", "curves.png"
+from mteval.errors import UsageError
+
+RECIPE, LOG, CURVES = "recipe.json", "log.jsonl", "curves.png"
 
 Line = dict[str, float]
 
@@ -32,6 +34,25 @@ class Logbook:
         known = {name: round(value, 6) for name, value in figures.items() if math.isfinite(value)}
         with self.path.open("a") as file:
             file.write(json.dumps({"iteration": iteration, "clock": round(time.time(), 1), **known}) + "\n")
+
+
+def claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """A folder belongs to one recipe, which its ``recipe.json`` states.
+
+    Raises:
+        UsageError: it holds a run of another one.
+    """
+    path = folder / RECIPE
+    if path.exists():
+        before = json.loads(path.read_text())
+        differ = [key for key in identity if before.get(key) != identity[key]]
+        if differ:
+            raise UsageError(
+                f"{folder} holds a run of another recipe (other {', '.join(differ)}): choose another output="
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(identity, indent=2))
 
 
 def read(folder: Path) -> list[Line]:

@@ -98,7 +98,7 @@ class Policy:
 
     @contextmanager
     def encoders(self) -> Iterator[None]:
-        """Within it the text encoders are on the device of the network; outside they leave its memory to the training."""
+        """Within it the text encoders are on the network's device; outside they leave its memory to the training."""
         device = next(self.module.parameters()).device
         for encoder in self.editor.text_encoders:
             encoder.to(device)

@@ -19,6 +19,7 @@ from mteval.errors import UsageError
 from mteval.registry import nearest
 from mteval.sessions import Protocol
 from mttrain.advantages import Aggregation, Credit, Fusion
+from mttrain.logbook import RECIPE
 
 
 class Part(BaseModel):
@@ -170,7 +171,6 @@ class Recipe(Part):
         return self.model_dump(mode="json", exclude=set(_FREE))
 
 
-FILE = "recipe.json"
 _FREE = ("output", "steps", "save_every", "trackers", "eval", "final")
 
 
@@ -199,9 +199,9 @@ def reopen(run: Path) -> Recipe:
     Raises:
         UsageError: there is no run.
     """
-    path = run / FILE
+    path = run / RECIPE
     if not path.is_file():
-        raise UsageError(f"{run} is not the folder of a training run: it has no {FILE}")
+        raise UsageError(f"{run} is not the folder of a training run: it has no {RECIPE}")
     return build({**json.loads(path.read_text()), "output": run, "trackers": ()}, str(path))
 
 

@@ -6,7 +6,6 @@ alone, and the number of processes changes nothing.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,10 +30,10 @@ from mttrain.advantages import IN_UNIT_RANGE, Advantages, advantages
 from mttrain.choice import Chooser
 from mttrain.export import BEST
 from mttrain.interrupts import Interrupts
-from mttrain.logbook import Logbook, draw
+from mttrain.logbook import Logbook, claim, draw
 from mttrain.objectives.base import Objective
 from mttrain.policy import Policy
-from mttrain.recipe import FILE, Recipe
+from mttrain.recipe import Recipe
 from mttrain.rewards import Judge, Judgements
 from mttrain.rollouts import Edits, Group, Place, chunks, roll_out, stack
 from mttrain.seeds import seed_of
@@ -80,7 +79,7 @@ class Trainer:
             "benchmark", recipe.sessions.benchmark.name, recipe.sessions.benchmark.args
         )
         self._check()
-        self._claim()
+        claim(folder, recipe.identity())
         self.accelerator = Accelerator(
             mixed_precision=recipe.precision, log_with=list(recipe.trackers) or None, project_dir=str(folder)
         )
@@ -140,20 +139,6 @@ class Trainer:
                     f"aggregation '{recipe.advantage.aggregation}' needs rewards in [0, 1], and {info.id} gives "
                     f"[{info.low}, {info.high}]"
                 )
-
-    def _claim(self) -> None:
-        """A folder belongs to one recipe."""
-        path, identity = self.folder / FILE, self.recipe.identity()
-        if path.exists():
-            before = json.loads(path.read_text())
-            differ = [key for key in identity if before.get(key) != identity[key]]
-            if differ:
-                raise UsageError(
-                    f"{self.folder} holds a run of another recipe (other {', '.join(differ)}): choose another output="
-                )
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(identity, indent=2))
 
     def run(self, report: Report) -> None:
         """Train to the end; what is done already is not done again.

@@ -39,6 +39,8 @@ WRITERS = (
     "mteval/report/",  # pages and tables of several runs, outside of any run folder
     "mteval/cli/report.py",
     "mttrain/checkpoint.py",
+    "mttrain/logbook.py",  # the folder of a training run
+    "mttrain/export.py",
     "mttrain/pretrain/",
 )
 """The only code that writes files."""

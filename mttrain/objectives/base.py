@@ -6,6 +6,7 @@ named ``Settings`` in the class; what a recipe writes beside the objective's nam
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -21,7 +22,7 @@ Need = Literal["rewards", "target", "clean"]
 Inputs = Literal["own", "clean"]
 
 
-class Objective:
+class Objective(ABC):
     """What the loop asks of an objective; the defaults suit one that samples along the ODE.
 
     Attributes:
@@ -41,10 +42,10 @@ class Objective:
     samples_with: str = CURRENT
     passes: int = 1
 
-    def __init__(self, settings: Part) -> None:
+    def __init__(self, settings: Part) -> None:  # noqa: B027 - nothing to set up by default
         """``settings`` is an instance of the class's own ``Settings``."""
 
-    def begin(self, seed: int, iteration: int, steps: int, updates: int) -> None:
+    def begin(self, seed: int, iteration: int, steps: int, updates: int) -> None:  # noqa: B027 - optional
         """A new iteration, or one that is resumed.
 
         Args:
@@ -57,6 +58,7 @@ class Objective:
         """From noise to x_0, both [n, tokens, channels]."""
         return policy.sample(noise, condition), None
 
+    @abstractmethod
     def loss(
         self, policy: Policy, edits: Edits, advantages: torch.Tensor, index: int
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
@@ -68,7 +70,6 @@ class Objective:
         Returns:
             The loss of every edit, [n], and figures to log, each [n].
         """
-        raise NotImplementedError
 
     def replay(self, policy: Policy, edits: Edits) -> torch.Tensor | None:
         """How far the training forward is from the rollout's before any update, [n]; exactly 0 in exact arithmetic.
@@ -77,5 +78,5 @@ class Objective:
         """
         return None
 
-    def updated(self, policy: Policy, updates: int, last: bool) -> None:
+    def updated(self, policy: Policy, updates: int, last: bool) -> None:  # noqa: B027 - optional
         """An optimiser step is done, maybe the iteration's ``last``; ``updates`` counts those of the whole run."""
