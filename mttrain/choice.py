@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal
 
+import numpy as np
+
 from mteval.sessions import Session
-from mttrain.advantages import Bools
+from mttrain.advantages import Floats
 from mttrain.rollouts import Group
 from mttrain.seeds import seed_of
 
 _CANDIDATES = 8
-_MEMORY = 0.95
+_MEMORY = 0.9
+_UNKNOWN = 0.8  # success that nothing is known of: in doubt, so it is tried
 
 
 class Chooser:
@@ -21,7 +24,7 @@ class Chooser:
 
     ``even`` deals them out in a random order, each once, before any comes again. ``uncertain`` deals out
     :data:`_CANDIDATES` times as many and takes those with the largest sum over turns of p (1 - p), p being the running
-    success of the turn's task type: where every chain succeeds, or none does, a group teaches nothing.
+    success of the turn's task type at that turn: where every chain succeeds, or none does, a group teaches nothing.
     """
 
     def __init__(self, pool: Sequence[Session], how: Literal["even", "uncertain"], seed: int) -> None:
@@ -39,22 +42,31 @@ class Chooser:
         best = sorted(range(len(dealt)), key=lambda k: keys[k], reverse=True)[:count]
         return [dealt[k] for k in sorted(best)]
 
-    def learn(self, groups: Sequence[Group], success: Bools) -> None:
-        """Take in [groups, members, turns] of success."""
+    def learn(self, groups: Sequence[Group], success: Floats) -> None:
+        """Take in s_{i,t}, [groups, members, turns]; NaN where a turn was not played or not judged."""
         for group, outcome in zip(groups, success, strict=True):
-            for turn, share in zip(group.session.turns, outcome.mean(0), strict=False):
-                before = self.success.get(turn.task_type, 0.5)
-                self.success[turn.task_type] = _MEMORY * before + (1 - _MEMORY) * float(share)
+            for t, turn in enumerate(group.session.turns):
+                played = outcome[:, t][~np.isnan(outcome[:, t])]
+                if len(played):
+                    key = f"{turn.task_type}@{t + 1}"
+                    before = self.success.get(key, _UNKNOWN)
+                    self.success[key] = _MEMORY * before + (1 - _MEMORY) * float(played.mean())
+
+    def doubt(self, session: Session, turn: int) -> float:
+        """p (1 - p) of a turn (from 0), between 0 and 0.25."""
+        rate = self.success.get(f"{session.turns[turn].task_type}@{turn + 1}", _UNKNOWN)
+        return rate * (1 - rate)
 
     def state(self) -> str:
+        """What was learnt, as text."""
         return json.dumps(self.success)
 
     def restore(self, state: str) -> None:
+        """Go on from what :meth:`state` gave."""
         self.success = json.loads(state)
 
     def _doubt(self, session: Session) -> float:
-        rates = [self.success.get(turn.task_type, 0.5) for turn in session.turns]
-        return sum(rate * (1 - rate) for rate in rates) + 1e-3
+        return sum(self.doubt(session, turn) for turn in range(len(session.turns))) + 1e-3
 
     def _dealt(self, first: int, count: int) -> list[Session]:
         size = len(self.pool)

@@ -111,10 +111,17 @@ def _prepare_torch() -> None:
 
 
 def _told(figures: Mapping[str, float]) -> dict[str, float]:
-    """What of an iteration's figures fits beside a progress bar."""
-    shown = ("loss", "turn_success@3", "overall@3")
-    rewards = [name for name in figures if name.startswith("reward/")]
-    return {name: figures[name] for name in (*rewards, *shown) if name in figures}
+    """What of an iteration's figures fits beside a progress bar: rewards averaged over turns, and the validation."""
+    rewards: dict[str, list[float]] = {}
+    for name, value in figures.items():
+        if name.startswith("reward/"):
+            rewards.setdefault(name.removeprefix("reward/").partition("@")[0], []).append(value)
+    shown = {name: sum(values) / len(values) for name, values in rewards.items()}
+    validation = {name: figures[f"validation/{name}"] for name in _WATCHED if f"validation/{name}" in figures}
+    return shown | validation or {"loss": figures["loss"]}
+
+
+_WATCHED = ("turn_success@3", "overall@3")
 
 
 @app.command()

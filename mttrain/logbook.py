@@ -63,14 +63,15 @@ def read(folder: Path) -> list[Line]:
 
 
 def draw(folder: Path) -> None:
-    """``curves.png``: rewards by turn, validation by turn, what the objective says, all over iterations."""
+    """``curves.png``: rewards by turn, validation by turn, then what the objective says, all over iterations."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = read(folder)
     if not lines:
         return
-    names = sorted({name for line in lines for name in line} - {"iteration", "clock", "spent"})
+    told = {name for line in lines for name in line} - {"iteration", "clock", "spent"}
+    names = sorted(told, key=lambda name: (not name.startswith("reward/"), not name.startswith("validation/"), name))
     panels = _panels(names)
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)

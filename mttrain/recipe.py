@@ -50,7 +50,11 @@ class Rollout(Part):
     """How conversations are sampled.
 
     Attributes:
-        turns: T. groups: sessions an iteration. group_size: chains of each session.
+        turns: T. groups: sessions an iteration. group_size: G, of each session.
+        shape: ``chains``, G conversations each on its own images; or ``branch``, one conversation whose every turn is
+            edited G times from the same image (credit per turn), but only once where there is little doubt.
+        doubt: in a branch, the least p (1 - p) that is worth a group, p being the running success of the turn's task
+            type at that turn.
         batch_size: edits that go through the network together, in rollout and in training alike.
     """
 
@@ -58,6 +62,8 @@ class Rollout(Part):
     groups: int = Field(default=12, ge=1)
     group_size: int = Field(default=8, ge=1)
     batch_size: int = Field(default=48, ge=1)
+    shape: Literal["chains", "branch"] = "chains"
+    doubt: float = Field(default=0.0, ge=0, le=0.25)
 
 
 class Reward(Part):
@@ -92,7 +98,8 @@ class Adapter(Part):
 class Optimizer(Part):
     """AdamW. ``warmup`` and ``decay`` are shares of the run's updates in which the rate rises from 0 and falls to 0.
 
-    ``clip`` is the largest norm of the gradient; ``updates`` are optimiser steps an iteration.
+    The gradient is clipped to the norm ``clip``; one with a norm above ``explosion`` stops the run. ``updates`` are
+    optimiser steps an iteration.
     """
 
     lr: float = Field(default=1e-4, gt=0)
@@ -101,6 +108,7 @@ class Optimizer(Part):
     warmup: float = Field(default=0.0, ge=0, le=1)
     decay: float = Field(default=0.0, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
+    explosion: float = Field(default=1e4, gt=0)
     updates: int = Field(default=1, ge=1)
 
 

@@ -126,41 +126,65 @@ def roll_out(
     seed: int,
     iteration: int,
     judge: Callable[[list[Place], list[TurnView]], None],
+    in_doubt: Callable[[Session, int], bool] = lambda session, turn: True,
 ) -> dict[Place, Edits]:
-    """Play every session ``group_size`` times and hand every turn to ``judge``.
+    """Play every session and hand every turn to ``judge``.
+
+    As ``chains``, ``group_size`` of them go on from their own last image each. As a ``branch``, one conversation goes
+    on, and at every turn that is ``in_doubt`` the whole group makes its edit of the one last image.
 
     Args:
         judge: told where each view belongs; must not wait for the verdict.
+        in_doubt: whether a group is worth its cost at a turn (from 0) of a session; looked at in a branch alone.
     """
     texts = policy.texts([turn.instruction for group in groups for turn in group.session.turns])
-    chains = [(group, member) for group in groups for member in range(settings.group_size)]
+    branch = settings.shape == "branch"
+    talks: dict[tuple[int, int], _Talk] = {}
+    for group in groups:
+        for member in range(1 if branch else settings.group_size):
+            talks[group.index, member] = _Talk(_must(group.states[0]))
     found: dict[Place, Edits] = {}
-    for batch in chunks(chains, settings.batch_size):
-        images = [_must(group.states[0]) for group, _ in batch]
-        history: list[tuple[tuple[str, Image], ...]] = [()] * len(batch)
-        for turn in range(settings.turns):
+    for turn in range(settings.turns):
+        players = [
+            (group, member)
+            for group in groups
+            for member in range(settings.group_size if not branch or in_doubt(group.session, turn) else 1)
+        ]
+        # Every batch of a turn is shown what the turn before it left.
+        now = dict(talks)
+        for batch in chunks(players, settings.batch_size):
             places = [Place(group.index, member, turn) for group, member in batch]
-            given = images if objective.inputs == "own" else [_must(group.states[turn]) for group, _ in batch]
+            shown = [now[group.index, 0 if branch else member] for group, member in batch]
+            clean = objective.inputs == "clean"
+            given = [_must(group.states[turn]) for group, _ in batch] if clean else [talk.image for talk in shown]
             asked = [group.session.turns[turn].instruction for group, _ in batch]
             seeds = [seed_of(seed, "edit", iteration, group.session.id, member, turn) for group, member in batch]
             shared = [seed_of(seed, "group", iteration, group.session.id, turn) for group, _ in batch]
             made: dict[int, Image] = {}
             for members in _alike(given, [texts[instruction] for instruction in asked]):
                 pick = _picker(members)
-                edits, shown = _edit(
+                edits, images = _edit(
                     policy, objective, pick(given), [texts[i] for i in pick(asked)], pick(seeds), pick(batch), turn
                 )
                 edits = replace(edits, shared=tuple(pick(shared)))
-                made.update(zip(members, shown, strict=objective.inputs == "own"))
+                made.update(zip(members, images, strict=objective.inputs == "own"))
                 found.update(zip(pick(places), edits.split(), strict=True))
-            if objective.inputs == "clean":
+            if clean:
                 continue
-            after = [made[k] for k in range(len(batch))]
-            views = [_view(group, turn, given[k], after[k], history[k]) for k, (group, _) in enumerate(batch)]
+            views = [_view(group, turn, given[k], made[k], shown[k].history) for k, (group, _) in enumerate(batch)]
             judge(places, views)
-            history = [(*past, (asked[k], after[k])) for k, past in enumerate(history)]
-            images = after
+            for k, (group, member) in enumerate(batch):
+                if (group.index, member) in talks:
+                    talks[group.index, member] = _Talk(made[k], (*shown[k].history, (asked[k], made[k])))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """A conversation so far: its last image, and what was asked and made, oldest first."""
+
+    image: Image
+    history: tuple[tuple[str, Image], ...] = ()
 
 
 def _edit(

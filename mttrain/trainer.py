@@ -26,7 +26,7 @@ from mteval.editors.flow import FlowEditor
 from mteval.errors import UsageError
 from mteval.scorers.base import Scorer
 from mttrain import checkpoint, objectives, validation
-from mttrain.advantages import IN_UNIT_RANGE, Advantages, advantages
+from mttrain.advantages import IN_UNIT_RANGE, Advantages, Floats, advantages
 from mttrain.choice import Chooser
 from mttrain.export import BEST
 from mttrain.interrupts import Interrupts
@@ -128,6 +128,8 @@ class Trainer:
             raise UsageError(
                 f"objective '{recipe.objective['name']}' needs reference states, and {self.benchmark.info.id} has none"
             )
+        if recipe.rollout.shape == "branch" and recipe.advantage.credit != "per-turn":
+            raise UsageError("in a branch only the edits of one turn can be compared: advantage.credit=per-turn")
         if "rewards" in self.objective.needs and recipe.rollout.group_size < 2:
             raise UsageError("rollout.group_size must be at least 2: an advantage is a difference within a group")
         for scorer in self.scorers:
@@ -182,7 +184,16 @@ class Trainer:
         mine = groups[accelerator.process_index :: accelerator.num_processes]
         steps = self.policy.editor.steps
         self.objective.begin(recipe.seed, iteration, steps, self.progress.updates)
-        edits = roll_out(self.policy, self.objective, mine, rollout, recipe.seed, iteration, self.judge.submit)
+        edits = roll_out(
+            self.policy,
+            self.objective,
+            mine,
+            rollout,
+            recipe.seed,
+            iteration,
+            self.judge.submit,
+            lambda session, turn: self.chooser.doubt(session, turn) >= rollout.doubt,
+        )
         judged = self._gather(self.judge.verdicts([group.index for group in mine], rollout.group_size, rollout.turns))
         worth = self._advantages(judged)
         self.chooser.learn(groups, self._success(judged))
@@ -209,16 +220,17 @@ class Trainer:
             fusion=switches.fusion,
             credit=switches.credit,
             discount=switches.discount,
-            success=self._success(judged),
+            success=self._success(judged) != 0,
         )
 
-    def _success(self, judged: Judgements) -> Any:
-        """s_{i,t}, [groups, members, turns]: the turn's edit is done, by every reward that says what done is."""
-        found = np.ones(judged.values.shape[:3], bool)
+    def _success(self, judged: Judgements) -> Floats:
+        """s_{i,t}, [groups, members, turns]: done by every reward that says what done is; NaN where none judged it."""
+        found = np.full(judged.values.shape[:3], np.nan)
         for k, scorer in enumerate(self.scorers):
             threshold = scorer.info.success_threshold
             if threshold is not None:
-                found &= ~(judged.values[..., k] < threshold)
+                values = judged.values[..., k]
+                found = np.fmin(found, np.where(np.isnan(values), np.nan, values >= threshold))
         return found
 
     def _update(self, iteration: int, edits: dict[Place, Edits], worth: Advantages) -> dict[str, float]:
@@ -257,8 +269,11 @@ class Trainer:
                     totals[name] = totals.get(name, 0.0) + weight * float(figure.sum())
                 count += len(batch) if weight else 0
             norm = float(self.accelerator.clip_grad_norm_(policy.weights.parameters.values(), recipe.optimizer.clip))
-            if not math.isfinite(norm):
-                raise Stopped(f"the gradient of iteration {iteration + 1} is {norm}")
+            if not norm <= recipe.optimizer.explosion:
+                raise Stopped(
+                    f"the gradient of iteration {iteration + 1} has norm {norm:.3g}, more than optimizer.explosion = "
+                    f"{recipe.optimizer.explosion:g}"
+                )
             norms.append(norm)
             self._rate()
             self.optimizer.step()
@@ -316,7 +331,7 @@ class Trainer:
             for turn in range(judged.values.shape[2]):
                 column = judged.values[:, :, turn, k]
                 if not np.isnan(column).all():
-                    found[f"{scorer.info.id}@{turn + 1}"] = float(np.nanmean(column))
+                    found[f"reward/{scorer.info.id}@{turn + 1}"] = float(np.nanmean(column))
         return found
 
     def validate(self, done: int) -> dict[str, float]:
@@ -342,7 +357,7 @@ class Trainer:
                     self.progress.best = reached
                     checkpoint.save(self.folder / BEST, self.policy.weights, [], {"step": str(done)})
         self.accelerator.wait_for_everyone()
-        return found
+        return {f"validation/{name}": value for name, value in found.items()}
 
     def save(self) -> None:
         """Everything that the same command needs to go on."""

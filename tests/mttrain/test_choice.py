@@ -35,10 +35,10 @@ def test_uncertain_choice_prefers_types_that_sometimes_fail() -> None:
     benchmark = ShapesEdit()
     easy, hard = (Group(0, session, benchmark) for session in (pool[1], pool[0]))
     for _ in range(200):
-        chooser.learn([easy, hard], np.array([[[True]], [[False]]]) | (np.arange(2)[:, None, None] == 0))
-        chooser.learn([hard], np.array([[[True]]]))
+        chooser.learn([easy, hard], np.array([[[1.0], [np.nan]], [[0.0], [1.0]]]))
     drawn = [session.turns[0].task_type for iteration in range(10) for session in chooser.draw(iteration, 4)]
     assert drawn.count("hard") > 30
+    assert chooser.doubt(pool[0], 0) == pytest.approx(0.25) and chooser.doubt(pool[1], 0) < 1e-6
     again = Chooser(pool, "uncertain", seed=0)
     again.restore(chooser.state())
     assert again.draw(7, 4) == chooser.draw(7, 4)

@@ -34,8 +34,8 @@ def test_what_is_not_a_number_is_left_out(tmp_path: Path) -> None:
 def test_the_curves_are_a_picture(tmp_path: Path) -> None:
     book = Logbook(tmp_path, 0)
     for iteration in range(1, 300):
-        figures = {"loss": 1 / iteration, "shapes-if@1": 0.5, "shapes-if@2": 0.4}
-        book.write(iteration, figures | ({"overall@3": iteration / 300} if iteration % 100 == 0 else {}))
+        figures = {"loss": 1 / iteration, "reward/shapes-if@1": 0.5, "reward/shapes-if@2": 0.4}
+        book.write(iteration, figures | ({"validation/overall@3": iteration / 300} if iteration % 100 == 0 else {}))
     draw(tmp_path)
     with Image.open(tmp_path / CURVES) as image:
         assert image.width > 800 and len(set(image.convert("L").tobytes())) > 20

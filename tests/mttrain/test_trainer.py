@@ -16,7 +16,7 @@ from mteval.errors import UsageError
 from mteval.scorers.base import Score, ScorerInfo, TurnView
 from mttrain.export import BEST
 from mttrain.logbook import read
-from mttrain.rollouts import Group, roll_out
+from mttrain.rollouts import Group, Place, _view, roll_out
 from mttrain.trainer import STATE, Stopped, Trainer
 from tests.mttrain.runs import same, small, train, weights
 from tests.tiny_pipelines import save_kontext
@@ -112,8 +112,6 @@ def test_the_reward_of_an_image_is_the_score_of_an_evaluation(pretrained: Path, 
         before, history = group.states[0], ()
         for turn in (1, 2):
             key = next(key for key in images if key.session == session.id and key.turn == turn)
-            from mttrain.rollouts import Place, _view
-
             assert before is not None
             trainer.judge.submit([Place(0, 0, turn - 1)], [_view(group, turn - 1, before, images[key], history)])
             history = (*history, (session.turns[turn - 1].instruction, images[key]))  # type: ignore[assignment]
@@ -145,6 +143,46 @@ def test_rollouts_feed_each_chain_its_own_last_image(pretrained: Path, tmp_path:
         assert before.previous is before.source
         assert after.history == ((before.instruction.instruction, before.current),)
     assert len({np.asarray(view.current).tobytes() for view in seen}) == len(seen), "every chain has noise of its own"
+
+
+def test_a_branch_edits_one_image_many_times_and_only_where_in_doubt(pretrained: Path, tmp_path: Path) -> None:
+    wanted = small(pretrained, tmp_path, rollout={"shape": "branch", "turns": 3}, advantage={"credit": "per-turn"})
+    trainer = Trainer(wanted, tmp_path)
+    seen: dict[Place, TurnView] = {}
+    groups = [Group(k, session, trainer.benchmark) for k, session in enumerate(trainer.benchmark.sessions(3, 2))]
+    found = roll_out(
+        trainer.policy,
+        trainer.objective,
+        groups,
+        wanted.rollout,
+        0,
+        0,
+        lambda places, views: seen.update(zip(places, views, strict=True)),
+        lambda session, turn: turn != 1,
+    )
+    assert (
+        sorted(found)
+        == sorted(seen)
+        == [
+            Place(group, member, turn)
+            for group in (0, 1)
+            for member in range(3)
+            for turn in (0, 1, 2)
+            if not member or turn != 1
+        ]
+    )
+    for place, view in seen.items():
+        one = seen[Place(place.group, 0, place.turn)]
+        assert view.previous is one.previous, "all of a group edit the same image"
+        if place.turn:
+            assert view.previous is seen[Place(place.group, 0, place.turn - 1)].current
+            assert len(view.history) == place.turn
+
+
+def test_a_branch_trains(pretrained: Path, tmp_path: Path) -> None:
+    rollout = {"shape": "branch", "doubt": 0.01, "turns": 3}
+    train(small(pretrained, tmp_path, rollout=rollout, advantage={"credit": "per-turn"}, steps=2))
+    assert all(line["gradient_norm"] > 0 for line in read(tmp_path))
 
 
 def test_failed_judgements_are_left_out_and_counted(pretrained: Path, tmp_path: Path) -> None:
@@ -207,7 +245,7 @@ def test_validation_chooses_what_is_kept(pretrained: Path, tmp_path: Path) -> No
     settings = {"every": 1, "limit": 2, "turns": 2, "select": "content_consistency@2"}
     trainer = train(small(pretrained, tmp_path, eval=settings, steps=2))
     lines = read(tmp_path)
-    reached = [line["content_consistency@2"] for line in lines]
+    reached = [line["validation/content_consistency@2"] for line in lines]
     assert trainer.progress.best == pytest.approx(max(reached), abs=1e-6)
     assert (tmp_path / BEST).exists() and (tmp_path / "validation" / "step-000002" / "report.html").exists()
 
