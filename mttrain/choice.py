@@ -53,7 +53,7 @@ class Chooser:
                     self.success[key] = _MEMORY * before + (1 - _MEMORY) * float(played.mean())
 
     def doubt(self, session: Session, turn: int) -> float:
-        """p (1 - p) of a turn (from 0), between 0 and 0.25."""
+        """p (1 - p) of a turn (from 0), between 0 and 0.25, p being the success its task type has had there lately."""
         rate = self.success.get(f"{session.turns[turn].task_type}@{turn + 1}", _UNKNOWN)
         return rate * (1 - rate)
 

@@ -52,9 +52,9 @@ class Rollout(Part):
     Attributes:
         turns: T. groups: sessions an iteration. group_size: G, of each session.
         shape: ``chains``, G conversations each on its own images; or ``branch``, one conversation whose every turn is
-            edited G times from the same image (credit per turn), but only once where there is little doubt.
-        doubt: in a branch, the least p (1 - p) that is worth a group, p being the running success of the turn's task
-            type at that turn.
+            edited several times from the same image (credit per turn).
+        scouts: in a branch, edits of a turn that are made first; the rest of the group follows where not all of them
+            succeed.
         batch_size: edits that go through the network together, in rollout and in training alike.
     """
 
@@ -63,7 +63,7 @@ class Rollout(Part):
     group_size: int = Field(default=8, ge=1)
     batch_size: int = Field(default=48, ge=1)
     shape: Literal["chains", "branch"] = "chains"
-    doubt: float = Field(default=0.0, ge=0, le=0.25)
+    scouts: int = Field(default=2, ge=1)
 
 
 class Reward(Part):

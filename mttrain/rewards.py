@@ -57,7 +57,7 @@ class Judge:
             self._asked.append((k, places, self._pool.submit(ask, scorer, views)))
 
     def verdicts(self, indices: Sequence[int], members: int, turns: int) -> Judgements:
-        """Wait for all that was submitted since the last call."""
+        """Wait for all that was submitted since :meth:`forget`."""
         shape = (len(indices), members, turns, len(self.scorers))
         values, failed = np.full(shape, np.nan), np.zeros(shape, bool)
         row = {index: k for k, index in enumerate(indices)}
@@ -70,8 +70,11 @@ class Judge:
                     values[where] = self._points(k, score.value)
                 else:
                     failed[where] = score.state != _NOT_JUDGED
-        self._asked.clear()
         return Judgements(tuple(indices), values, failed, states)
+
+    def forget(self) -> None:
+        """An iteration is over."""
+        self._asked.clear()
 
     def _points(self, k: int, value: float) -> float:
         threshold = self.scorers[k].info.success_threshold

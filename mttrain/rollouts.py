@@ -7,7 +7,7 @@ is done, while the next turn is sampled.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -53,6 +53,14 @@ class Group:
         known = self.benchmark.info.has_references
         later = [self.benchmark.reference(self.session, turn) if known else None for turn in turns]
         return [self.benchmark.source(self.session), *later]
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A conversation so far: its last image, and what was asked and made, oldest first."""
+
+    image: Image
+    history: tuple[tuple[str, Image], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,65 +134,76 @@ def roll_out(
     seed: int,
     iteration: int,
     judge: Callable[[list[Place], list[TurnView]], None],
-    in_doubt: Callable[[Session, int], bool] = lambda session, turn: True,
+    in_doubt: Callable[[int], Collection[int]] | None = None,
 ) -> dict[Place, Edits]:
     """Play every session and hand every turn to ``judge``.
 
     As ``chains``, ``group_size`` of them go on from their own last image each. As a ``branch``, one conversation goes
-    on, and at every turn that is ``in_doubt`` the whole group makes its edit of the one last image.
+    on, and its last image is edited several times at every turn: first by ``scouts`` members, then by the rest of the
+    group where that leaves doubt.
 
     Args:
         judge: told where each view belongs; must not wait for the verdict.
-        in_doubt: whether a group is worth its cost at a turn (from 0) of a session; looked at in a branch alone.
+        in_doubt: the indices of the groups that go on, told the turn (from 0) once its scouts are with the judge; asked
+            of a branch alone.
     """
     texts = policy.texts([turn.instruction for group in groups for turn in group.session.turns])
-    branch = settings.shape == "branch"
-    talks: dict[tuple[int, int], _Talk] = {}
-    for group in groups:
-        for member in range(1 if branch else settings.group_size):
-            talks[group.index, member] = _Talk(_must(group.states[0]))
+    size, branch = settings.group_size, in_doubt is not None
+    talks = {
+        (group.index, member): Talk(_must(group.states[0]))
+        for group in groups
+        for member in range(1 if branch else size)
+    }
     found: dict[Place, Edits] = {}
     for turn in range(settings.turns):
-        players = [
-            (group, member)
-            for group in groups
-            for member in range(settings.group_size if not branch or in_doubt(group.session, turn) else 1)
-        ]
-        # Every batch of a turn is shown what the turn before it left.
-        now = dict(talks)
-        for batch in chunks(players, settings.batch_size):
-            places = [Place(group.index, member, turn) for group, member in batch]
-            shown = [now[group.index, 0 if branch else member] for group, member in batch]
-            clean = objective.inputs == "clean"
-            given = [_must(group.states[turn]) for group, _ in batch] if clean else [talk.image for talk in shown]
-            asked = [group.session.turns[turn].instruction for group, _ in batch]
-            seeds = [seed_of(seed, "edit", iteration, group.session.id, member, turn) for group, member in batch]
-            shared = [seed_of(seed, "group", iteration, group.session.id, turn) for group, _ in batch]
-            made: dict[int, Image] = {}
-            for members in _alike(given, [texts[instruction] for instruction in asked]):
-                pick = _picker(members)
-                edits, images = _edit(
-                    policy, objective, pick(given), [texts[i] for i in pick(asked)], pick(seeds), pick(batch), turn
-                )
-                edits = replace(edits, shared=tuple(pick(shared)))
-                made.update(zip(members, images, strict=objective.inputs == "own"))
-                found.update(zip(pick(places), edits.split(), strict=True))
-            if clean:
-                continue
-            views = [_view(group, turn, given[k], made[k], shown[k].history) for k, (group, _) in enumerate(batch)]
-            judge(places, views)
-            for k, (group, member) in enumerate(batch):
-                if (group.index, member) in talks:
-                    talks[group.index, member] = _Talk(made[k], (*shown[k].history, (asked[k], made[k])))
+        now = dict(talks)  # every edit of a turn is shown what the turn before it left
+
+        def play(players: Sequence[tuple[Group, int]], turn: int = turn, now: dict[Any, Talk] = now) -> None:
+            for batch in chunks(players, settings.batch_size):
+                shown = [now[group.index, 0 if branch else member] for group, member in batch]
+                edits, images = _batch(policy, objective, batch, shown, texts, turn, seed, iteration)
+                places = [Place(group.index, member, turn) for group, member in batch]
+                found.update(zip(places, edits, strict=True))
+                if objective.inputs == "clean":
+                    continue
+                asked = [group.session.turns[turn].instruction for group, _ in batch]
+                judge(places, [view(group, turn, shown[k], images[k]) for k, (group, _) in enumerate(batch)])
+                for k, (group, member) in enumerate(batch):
+                    if (group.index, member) in talks:
+                        talks[group.index, member] = Talk(images[k], (*shown[k].history, (asked[k], images[k])))
+
+        first = settings.scouts if in_doubt else size
+        play([(group, member) for group in groups for member in range(first)])
+        if in_doubt:
+            on = in_doubt(turn)
+            play([(group, member) for group in groups if group.index in on for member in range(first, size)])
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Talk:
-    """A conversation so far: its last image, and what was asked and made, oldest first."""
-
-    image: Image
-    history: tuple[tuple[str, Image], ...] = ()
+def _batch(
+    policy: Policy,
+    objective: Objective,
+    batch: Sequence[tuple[Group, int]],
+    shown: Sequence[Talk],
+    texts: Mapping[str, TextCondition],
+    turn: int,
+    seed: int,
+    iteration: int,
+) -> tuple[list[Edits], list[Image]]:
+    """The edits of a batch, those of one shape together, and the images that they made (none from clean inputs)."""
+    clean = objective.inputs == "clean"
+    given = [_must(group.states[turn]) for group, _ in batch] if clean else [talk.image for talk in shown]
+    asked = [texts[group.session.turns[turn].instruction] for group, _ in batch]
+    seeds = [seed_of(seed, "edit", iteration, group.session.id, member, turn) for group, member in batch]
+    shared = [seed_of(seed, "group", iteration, group.session.id, turn) for group, _ in batch]
+    found: dict[int, Edits] = {}
+    images: dict[int, Image] = {}
+    for members in _alike(given, asked):
+        pick = _picker(members)
+        edits, made = _edit(policy, objective, pick(given), pick(asked), pick(seeds), pick(batch), turn)
+        found.update(zip(members, replace(edits, shared=tuple(pick(shared))).split(), strict=True))
+        images.update(zip(members, made, strict=not clean))
+    return [found[k] for k in range(len(batch))], [images[k] for k in sorted(images)]
 
 
 def _edit(
@@ -215,18 +234,18 @@ def _edit(
     return Edits(condition, latents, tuple(seeds), (), path, target, clean), shown
 
 
-def _view(group: Group, turn: int, previous: Image, current: Image, history: tuple[tuple[str, Image], ...]) -> TurnView:
+def view(group: Group, turn: int, shown: Talk, current: Image) -> TurnView:
     return TurnView(
         session=group.session,
         turn=turn + 1,
         judged=turn + 1,
         protocol="free-running",
         source=_must(group.states[0]),
-        previous=previous,
+        previous=shown.image,
         current=current,
         reference=group.states[turn + 1],
         previous_reference=group.states[turn],
-        history=history,
+        history=shown.history,
     )
 
 

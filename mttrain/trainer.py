@@ -184,6 +184,12 @@ class Trainer:
         mine = groups[accelerator.process_index :: accelerator.num_processes]
         steps = self.policy.editor.steps
         self.objective.begin(recipe.seed, iteration, steps, self.progress.updates)
+        indices = [group.index for group in mine]
+
+        def in_doubt(turn: int) -> set[int]:
+            so_far = self._success(self.judge.verdicts(indices, rollout.group_size, rollout.turns))[:, :, turn]
+            return {index for index, row in zip(indices, so_far, strict=True) if np.nanmin(row, initial=2) != 1}
+
         edits = roll_out(
             self.policy,
             self.objective,
@@ -192,9 +198,10 @@ class Trainer:
             recipe.seed,
             iteration,
             self.judge.submit,
-            lambda session, turn: self.chooser.doubt(session, turn) >= rollout.doubt,
+            in_doubt if rollout.shape == "branch" else None,
         )
-        judged = self._gather(self.judge.verdicts([group.index for group in mine], rollout.group_size, rollout.turns))
+        judged = self._gather(self.judge.verdicts(indices, rollout.group_size, rollout.turns))
+        self.judge.forget()
         worth = self._advantages(judged)
         self.chooser.learn(groups, self._success(judged))
         figures = self._update(iteration, edits, worth)

@@ -28,7 +28,14 @@ class Noised(NamedTuple):
 
 
 def noised(
-    policy: Policy, edits: Edits, data: torch.Tensor, index: int, between: bool = False, shared: bool = False
+    policy: Policy,
+    edits: Edits,
+    data: torch.Tensor,
+    index: int,
+    *,
+    between: bool = False,
+    shared: bool = False,
+    first: int | None = None,
 ) -> Noised:
     """Noise ``data`` [n, tokens, channels] for pass ``index``, each edit from its own seed.
 
@@ -36,7 +43,8 @@ def noised(
     whatever the noise does to all its members alike cancels in the gradient.
 
     sigma is one that the sampler itself visits: each edit runs through them in an order of its own, one a pass. With
-    ``between`` it is uniform in the sampler's schedule, its steps joined by straight lines.
+    ``between`` it is uniform in the sampler's schedule, its steps joined by straight lines. Of the steps only the
+    ``first`` so many are used, all if None.
     """
     schedule = policy.editor.sigmas(edits.condition.size)
     roots = edits.shared if shared else edits.seeds
@@ -44,7 +52,7 @@ def noised(
     if between:
         picked = [_between(schedule, Random(seed).random()) for seed in seeds]
     else:
-        steps = len(schedule) - 1
+        steps = min(len(schedule) - 1, first or len(schedule))
         orders = (Random(seed_of(seed, "order", index // steps)).sample(range(steps), steps) for seed in roots)
         picked = [schedule[order[index % steps]] for order in orders]
     sigma = torch.tensor(picked, device=data.device, dtype=torch.float32)

@@ -45,6 +45,7 @@ class Nft(Objective):
     class Settings(Part):
         """``beta`` is b, ``kl`` the weight of the distance to the start, ``passes`` the sigmas an edit is trained at.
 
+        ``first`` keeps to the sampler's first so many sigmas, where it is decided what is made.
         ``old`` is how the old policy follows: at once, or ever more slowly. ``shared_noise`` noises all members of a
         group alike.
         """
@@ -53,6 +54,7 @@ class Nft(Objective):
         kl: float = Field(default=0.0, ge=0)
         advantage_clip: float = Field(default=5.0, gt=0)
         passes: int = Field(default=1, ge=1)
+        first: int | None = Field(default=None, ge=1)
         old: OldPolicy = "on-policy"
         shared_noise: bool = True
 
@@ -71,7 +73,7 @@ class Nft(Objective):
         self, policy: Policy, edits: Edits, advantages: torch.Tensor, index: int
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         settings, data = self.settings, edits.latents.float()
-        x = noised(policy, edits, data, index, shared=settings.shared_noise)
+        x = noised(policy, edits, data, index, shared=settings.shared_noise, first=settings.first)
         velocities = {}
         with torch.no_grad():
             for name in self.sets:

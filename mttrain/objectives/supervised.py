@@ -40,7 +40,7 @@ class Supervised(Objective):
         if edits.target is None:
             raise ValueError("these edits have no targets")
         data = edits.target.float()
-        x = noised(policy, edits, data, index, self.settings.between)
+        x = noised(policy, edits, data, index, between=self.settings.between)
         velocity = policy.velocity(x.latents, x.sigma, edits.condition)
         return (velocity - (x.noise - data)).square().flatten(1).mean(1), {}
 
