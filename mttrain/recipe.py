@@ -166,7 +166,6 @@ class Recipe(Part):
     seed: int = Field(default=0, ge=0)
     precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
-    compile: bool = False
     max_failed: float = Field(default=0.2, ge=0, le=1)
     save_every: int = Field(default=20, ge=1)
     trackers: tuple[str, ...] = ("tensorboard",)

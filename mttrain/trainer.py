@@ -102,8 +102,6 @@ class Trainer:
         if not isinstance(editor, FlowEditor):
             raise UsageError(f"editor '{recipe.editor.name}' is no flow-matching editor that can be trained")
         self.policy = Policy(editor, recipe.adapter, recipe.gradient_checkpointing)
-        if recipe.compile:
-            self.policy.module.compile()
         optimizer = torch.optim.AdamW(
             self.policy.trainable().values(),
             lr=recipe.optimizer.lr,
