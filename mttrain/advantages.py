@@ -76,7 +76,7 @@ def advantages(
         values = np.repeat(per_chain[:, :, None], turns, axis=2)
     else:
         values = fuse(masked if credit == "per-turn" else _to_go(masked), weights, fusion)
-    used = np.broadcast_to(valid[:, :, None], values.shape) & (np.abs(values).max(1, keepdims=True) > 0)
+    used = np.broadcast_to(valid[:, :, None], values.shape) & (np.abs(values).max(1, keepdims=True) >= EQUAL)
     if credit == "early-stop":
         if success is None:
             raise ValueError("early-stop needs to know which turns succeeded")
@@ -122,10 +122,17 @@ def _to_go(rewards: Floats) -> Floats:
 def normalise(values: Floats) -> Floats:
     """(R - mean_g) / std_g over the members, axis 1; exactly 0 where std_g < :data:`EQUAL`, NaN stays NaN."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a group without any value has no mean
-        mean = np.nanmean(values, axis=1, keepdims=True)
+        warnings.simplefilter("ignore", RuntimeWarning)  # a group without any value has none
         std = np.nanstd(values, axis=1, keepdims=True)
-    return np.where(std < EQUAL, values * 0, (values - mean) / np.where(std < EQUAL, 1, std))
+    return np.where(std < EQUAL, values * 0, (values - _mean(values)) / np.where(std < EQUAL, 1, std))
+
+
+def _mean(values: Floats) -> Floats:
+    """Over the members, axis 1, kept; NaN where a group has no value."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        mean: Floats = np.nanmean(values, axis=1, keepdims=True)
+    return mean
 
 
 def fuse(values: Floats, weights: Floats, how: Fusion) -> Floats:
@@ -133,12 +140,14 @@ def fuse(values: Floats, weights: Floats, how: Fusion) -> Floats:
 
     ``reward``: the weighted sum is normalised. ``advantage``: every reward is normalised by itself and summed with its
     weight, and the sums are divided by their standard deviation over the members of all groups (at all turns) that are
-    not all 0; so no scale or offset of one reward can drown another. 0 where nothing was judged.
+    not all 0; so no scale or offset of one reward can drown another. 0 where nothing was judged. A member of whom one
+    reward has nothing to judge counts as the group's mean in it.
     """
     judged = ~np.isnan(values).all(-1)
     if how == "reward":
-        return np.nan_to_num(normalise(np.where(judged, np.nansum(values * weights, axis=-1), np.nan)))
+        neutral = np.where(np.isnan(values), _mean(values), values)
+        return np.nan_to_num(normalise(np.where(judged, np.nansum(neutral * weights, axis=-1), np.nan)))
     total = np.nansum(normalise(values) * weights, axis=-1)
-    told = judged & (np.abs(total).max(1, keepdims=True) > 0)
+    told = judged & (np.abs(total).max(1, keepdims=True) >= EQUAL)
     spread = float(total[told].std()) if told.any() else 0.0
     return total / spread if spread >= EQUAL else np.zeros_like(total)

@@ -285,7 +285,9 @@ class Trainer:
             self.progress.updates += 1
             if recipe.ema:
                 policy.weights.blend(AVERAGE, 1 - recipe.ema)
-            objective.updated(policy, self.progress.updates, update + 1 == updates)
+            objective.updated(policy, self.progress.updates)
+        if norms:
+            objective.ended(policy, self.progress.updates)
         figures = {name: total / max(count, 1) for name, total in totals.items()}
         return {**figures, "gradient_norm": float(np.mean(norms)) if norms else 0.0}
 

@@ -257,7 +257,7 @@ class FluxKontext(FlowEditor):
 
     def decode(self, latents: torch.Tensor, size: tuple[int, int]) -> list[Image]:
         vae = self.pipe.vae
-        unpacked = self.pipe._unpack_latents(latents, size[1], size[0], self.pipe.vae_scale_factor)
+        unpacked = self.pipe._unpack_latents(latents.to(vae.dtype), size[1], size[0], self.pipe.vae_scale_factor)
         pixels = vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
         images: list[Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
         return images

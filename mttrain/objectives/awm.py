@@ -47,7 +47,7 @@ class Awm(Objective):
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         data = edits.latents.float()
         x = noised(policy, edits, data, index)
-        wanted = x.noise - data
+        wanted = (x.noise - data).double()
         old = None
         if self._apart:
             with torch.no_grad(), policy.weights.using(OLD):
@@ -55,9 +55,10 @@ class Awm(Objective):
         error = (policy.velocity(x.latents, x.sigma, edits.condition) - wanted).square().flatten(1).mean(1)
         before = error.detach() if old is None else (old - wanted).square().flatten(1).mean(1)
         clip = self.settings.advantage_clip
-        return clipped((before - error).exp(), advantages.clamp(-clip, clip), self.settings.clip)
+        return clipped((before - error).exp().float(), advantages.clamp(-clip, clip), self.settings.clip)
 
-    def updated(self, policy: Policy, updates: int, last: bool) -> None:
+    def updated(self, policy: Policy, updates: int) -> None:
         self._apart = True
-        if last:
-            policy.weights.keep(OLD)
+
+    def ended(self, policy: Policy, updates: int) -> None:
+        policy.weights.keep(OLD)

@@ -78,5 +78,8 @@ class Objective(ABC):
         """
         return None
 
-    def updated(self, policy: Policy, updates: int, last: bool) -> None:  # noqa: B027 - optional
-        """An optimiser step is done, maybe the iteration's ``last``; ``updates`` counts those of the whole run."""
+    def updated(self, policy: Policy, updates: int) -> None:  # noqa: B027 - optional
+        """An optimiser step is done; ``updates`` counts those of the whole run."""
+
+    def ended(self, policy: Policy, updates: int) -> None:  # noqa: B027 - optional
+        """An iteration with at least one optimiser step is over."""

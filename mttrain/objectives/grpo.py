@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mteval.editors.flow import Condition, euler
 from mttrain import sde
@@ -49,6 +49,12 @@ class Grpo(Objective):
         guard: bool = False
         kl: float = Field(default=0.0, ge=0)
         log_probability: Literal["gaussian", "constant-free"] = "gaussian"
+
+        @model_validator(mode="after")
+        def _guard_a_density(self) -> Self:
+            if self.guard and self.log_probability != "gaussian":
+                raise ValueError("guard corrects the bias of a Gaussian log-probability, not of the constant-free form")
+            return self
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -103,14 +103,15 @@ class Nft(Objective):
         v = policy.velocity(x.latents, x.sigma, edits.condition).detach()
         return (v - old).abs().flatten(1).amax(1) / old.abs().flatten(1).amax(1)
 
-    def updated(self, policy: Policy, updates: int, last: bool) -> None:
+    def updated(self, policy: Policy, updates: int) -> None:
         self._apart = True
-        if last:
-            decay = old_decay(self.settings.old, updates)
-            if decay:
-                policy.weights.blend(OLD, 1 - decay)
-            else:
-                policy.weights.keep(OLD)
+
+    def ended(self, policy: Policy, updates: int) -> None:
+        decay = old_decay(self.settings.old, updates)
+        if decay:
+            policy.weights.blend(OLD, 1 - decay)
+        else:
+            policy.weights.keep(OLD)
 
 
 def _matching(predicted: torch.Tensor, data: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,10 @@ import torch
 import mteval
 from mteval.errors import UsageError
 from mteval.scorers.base import Score, ScorerInfo, TurnView
+from mttrain.advantages import Advantages
 from mttrain.export import BEST
 from mttrain.logbook import read
+from mttrain.rewards import Judgements
 from mttrain.rollouts import Group, Place, Talk, roll_out, view
 from mttrain.trainer import STATE, Stopped, Trainer
 from tests.mttrain.runs import same, small, train, weights
@@ -196,6 +198,34 @@ def test_a_dead_judge_stops_the_run(pretrained: Path, tmp_path: Path) -> None:
     wanted = small(pretrained, tmp_path, rewards=[{"scorer": {"name": BROKEN, "args": {"always": True}}}])
     with pytest.raises(Stopped, match=r"100% of the judgements failed.*transport_error"):
         train(wanted)
+
+
+@pytest.mark.parametrize("objective", [{"name": "nft"}, {"name": "grpo", "window": 1}], ids=["nft", "grpo"])
+def test_a_lora_trains_on_bfloat16_weights(pretrained: Path, tmp_path: Path, objective: dict[str, object]) -> None:
+    changes = {"precision": "bf16", "adapter": {"rank": 2, "alpha": 4}, "gradient_checkpointing": True}
+    trainer = train(small(pretrained, tmp_path, objective=objective, steps=2, **changes))
+    assert all(line["gradient_norm"] > 0 for line in read(tmp_path))
+    assert trainer.policy.module.dtype == torch.bfloat16
+
+
+def test_the_old_policy_follows_after_the_last_update_there_was(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two updates an iteration, of which the second has nothing to learn from."""
+    wanted = small(pretrained, tmp_path, optimizer={"updates": 2}, steps=1)
+    trainer = Trainer(wanted, tmp_path)
+    worth = trainer._advantages
+
+    def half(judged: Judgements) -> Advantages:
+        found = worth(judged)
+        found.used[1] = False
+        return found
+
+    monkeypatch.setattr(trainer, "_advantages", half)
+    trainer.run(lambda *told: None)
+    sets = trainer.policy.weights
+    assert trainer.progress.updates == 1
+    assert all(torch.equal(sets.sets["old"][name], parameter) for name, parameter in sets.parameters.items())
 
 
 def test_groups_of_one_outcome_teach_nothing(pretrained: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def apart(policy: Policy, **settings: Any) -> Nft:
     """An objective after an update that is not the iteration's last: the old policy stays behind."""
     objective = made(**settings)
     objective.begin(0, 0, 10, 0)
-    objective.updated(policy, 1, last=False)
+    objective.updated(policy, 1)
     return objective
 
 
@@ -197,9 +197,10 @@ def test_the_old_policy_follows_by_its_schedule(schedule: OldPolicy, wanted: dic
 @pytest.mark.parametrize("updates", [74, 75, 100, 208, 300])
 def test_the_old_policy_moves_once_an_iteration_after_its_last_update(schedule: OldPolicy, updates: int) -> None:
     policy, objective = policy_of(V, old=FAR), made(old=schedule)
-    objective.updated(policy, updates, last=False)
+    objective.updated(policy, updates)
     assert torch.equal(policy.weights.sets[OLD]["v"], FAR)
-    objective.updated(policy, updates, last=True)
+    objective.updated(policy, updates)
+    objective.ended(policy, updates)
     late = min(0.0075 * max(updates - 75, 0), 0.999)
     d = {"on-policy": 0.0, "ramp": updates / 1000, "late": late}[schedule]
     wanted = d * double(FAR) + (1 - d) * double(V)
@@ -210,7 +211,8 @@ def test_the_old_policy_moves_once_an_iteration_after_its_last_update(schedule: 
 @pytest.mark.parametrize(("schedule", "updates"), [("ramp", 8), ("late", 100)])
 def test_a_slow_old_policy_is_the_one_compared_with_in_the_next_iteration(schedule: str, updates: int) -> None:
     policy, objective = policy_of(V, old=FAR), made(old=schedule)
-    objective.updated(policy, updates, last=True)
+    objective.updated(policy, updates)
+    objective.ended(policy, updates)
     objective.begin(0, 1, 10, updates)
     _, figures, _ = ran(policy, objective, edits_of(DATA))
     d = old_decay(objective.settings.old, updates)
@@ -241,7 +243,8 @@ def test_the_old_policy_makes_the_rollouts(tmp_path: Path) -> None:
     shake(policy)
     second = rolled_out(policy, objective)
     assert all(torch.equal(first[place].latents, second[place].latents) for place in first)
-    objective.updated(policy, 1, last=True)
+    objective.updated(policy, 1)
+    objective.ended(policy, 1)
     third = rolled_out(policy, objective)
     assert not any(torch.equal(first[place].latents, third[place].latents) for place in first)
 
@@ -256,7 +259,7 @@ def test_on_a_real_rollout_the_loss_is_the_formula_too(tmp_path: Path) -> None:
     assert bool((objective.replay(policy, edits) == 0).all()), "before any update"
     shake(policy)
     assert bool((objective.replay(policy, edits) > 1e-3).all())
-    objective.updated(policy, 1, last=False)
+    objective.updated(policy, 1)
     with watched(policy.editor) as calls:
         loss, _ = objective.loss(policy, edits, ADVANTAGES[:4], 1)
     old, reference, at = calls

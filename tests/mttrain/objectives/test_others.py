@@ -67,7 +67,7 @@ def real(pretrained: Path, objective: Objective) -> tuple[Any, Edits]:
 def test_awm_is_the_clipped_objective_on_the_matching_error(clip: float) -> None:
     policy, objective = policy_of(V, old=NEAR), objectives.create({"name": "awm", "clip": clip})
     objective.begin(0, 0, 10, 0)
-    objective.updated(policy, 1, last=False)
+    objective.updated(policy, 1)
     with watched(policy.editor) as calls:
         loss, figures = objective.loss(policy, edits_of(DATA), ADVANTAGES, 0)
     goal = wanted_velocity(calls[-1], double(DATA))
@@ -100,9 +100,10 @@ def test_awm_before_an_update_has_a_ratio_of_exactly_1_and_the_gradient_of_weigh
 def test_the_old_policy_of_awm_is_the_one_that_samples_and_follows_at_the_end_of_an_iteration() -> None:
     policy, objective = policy_of(V, old=NEAR), objectives.create({"name": "awm"})
     assert objective.sets == (OLD,) and objective.samples_with == OLD
-    objective.updated(policy, 1, last=False)
+    objective.updated(policy, 1)
     assert torch.equal(policy.weights.sets[OLD]["v"], NEAR)
-    objective.updated(policy, 2, last=True)
+    objective.updated(policy, 2)
+    objective.ended(policy, 2)
     assert torch.equal(policy.weights.sets[OLD]["v"], V)
 
 
@@ -112,7 +113,7 @@ def test_awm_on_a_real_rollout(pretrained: Path) -> None:
     advantages = ADVANTAGES[:4]
     loss, figures = objective.loss(policy, edits, advantages, 0)
     assert torch.equal(loss.detach(), -advantages.clamp(-5, 5)) and bool((figures["ratio_distance"] == 0).all())
-    objective.updated(policy, 1, last=False)
+    objective.updated(policy, 1)
     shake(policy)
     with watched(policy.editor) as calls:
         loss, _ = objective.loss(policy, edits, advantages, 0)
