@@ -144,7 +144,9 @@ class Recipe(Part):
     Attributes:
         objective: its name, and its own settings beside it.
         adapter: None trains all weights of the network.
-        steps: iterations of the loop.
+        steps: iterations of the loop, at most.
+        budget: image forwards of the network, a backward pass counted as two, after which the run ends; None = no
+            limit. Two runs of one budget cost the same, whatever their objectives.
         ema: decay, an update, of the averaged weights, which are the ones evaluated and kept; 0 = off.
         precision: ``bf16`` runs the network in bfloat16 and keeps what is trained in float32.
         max_failed: largest share of failed judgements in an iteration before the run stops.
@@ -162,6 +164,7 @@ class Recipe(Part):
     optimizer: Optimizer = Optimizer()
     adapter: Adapter | None = None
     steps: int = Field(default=100, ge=1)
+    budget: float | None = Field(default=None, gt=0)
     ema: float = Field(default=0.9, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
     precision: Literal["no", "bf16"] = "no"
@@ -178,7 +181,7 @@ class Recipe(Part):
         return self.model_dump(mode="json", exclude=set(_FREE))
 
 
-_FREE = ("output", "steps", "save_every", "trackers", "eval", "final")
+_FREE = ("output", "steps", "budget", "save_every", "trackers", "eval", "final")
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:

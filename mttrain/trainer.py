@@ -151,12 +151,12 @@ class Trainer:
         book = Logbook(self.folder, self.progress.iteration) if first else None
         self.accelerator.init_trackers("mttrain")
         with Interrupts() as interrupts:
-            while self.progress.iteration < recipe.steps:
+            while self.share < 1:
                 started = time.perf_counter()
                 figures = self.iterate(self.progress.iteration)
                 figures["seconds"] = time.perf_counter() - started
                 done = self.progress.iteration = self.progress.iteration + 1
-                last = done == recipe.steps
+                last = self.share >= 1
                 if recipe.eval.every and (done % recipe.eval.every == 0 or last):
                     figures.update(self.validate(done))
                 self.accelerator.log(figures, step=done)
@@ -171,10 +171,17 @@ class Trainer:
                     raise KeyboardInterrupt
         self.accelerator.end_training()
 
+    @property
+    def share(self) -> float:
+        """How much of the run is done, by steps or by budget, whichever is nearer its end; 1 = all."""
+        recipe = self.recipe
+        by_steps = self.progress.iteration / recipe.steps
+        return max(by_steps, self.progress.spent / recipe.budget) if recipe.budget else by_steps
+
     def iterate(self, iteration: int) -> dict[str, float]:
         """One turn of the loop; returns its figures."""
         recipe, accelerator = self.recipe, self.accelerator
-        rollout = recipe.rollout
+        rollout, before = recipe.rollout, self.policy.spent
         groups = [
             Group(index, session, self.benchmark)
             for index, session in enumerate(self.chooser.draw(iteration, rollout.groups))
@@ -203,6 +210,9 @@ class Trainer:
         worth = self._advantages(judged)
         self.chooser.learn(groups, self._success(judged))
         figures = self._update(iteration, edits, worth)
+        own = [self.policy.spent - before]
+        self.progress.spent += sum(gather_object(own) if accelerator.num_processes > 1 else own)
+        figures["spent"] = self.progress.spent
         return {**figures, **self._figures(judged, worth)}
 
     def _advantages(self, judged: Judgements) -> Advantages:
@@ -299,15 +309,17 @@ class Trainer:
     def _rate(self) -> None:
         """Rise from 0, stay, fall to 0."""
         settings = self.recipe.optimizer
-        share = self.progress.updates / (self.recipe.steps * settings.updates)
-        rise = min(1.0, (share + 1e-9) / settings.warmup) if settings.warmup else 1.0
+        share = min(self.share, 1.0)
+        rise = min(1.0, (share + 1 / self.recipe.steps) / settings.warmup) if settings.warmup else 1.0
         fall = min(1.0, (1 - share) / settings.decay) if settings.decay else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * min(rise, fall)
 
     def _gate(self, edits: Edits) -> None:
         """Before the first update the training forward must repeat the rollout's."""
+        spent = self.policy.spent
         distance = self.objective.replay(self.policy, edits)
+        self.policy.spent = spent  # a check is no part of what the training costs
         if distance is None:
             return
         tolerance = 1e-5 if self.recipe.precision == "no" else 1e-2
@@ -333,7 +345,6 @@ class Trainer:
 
     def _figures(self, judged: Judgements, worth: Advantages) -> dict[str, float]:
         found = {"used": float(worth.used.mean()), "failed": float(judged.failed.mean()) if judged.failed.size else 0.0}
-        found["spent"] = self.policy.spent * self.accelerator.num_processes
         for k, scorer in enumerate(self.scorers):
             for turn in range(judged.values.shape[2]):
                 column = judged.values[:, :, turn, k]
@@ -373,7 +384,7 @@ class Trainer:
             meta = {
                 "iteration": str(progress.iteration),
                 "updates": str(progress.updates),
-                "spent": repr(self.policy.spent),
+                "spent": repr(progress.spent),
                 "best": repr(progress.best),
                 "chooser": self.chooser.state(),
             }
@@ -382,8 +393,9 @@ class Trainer:
 
     def _resume(self) -> None:
         meta = checkpoint.load(self.folder / STATE, self.policy.weights, [self.optimizer.optimizer])
-        self.progress = Progress(int(meta["iteration"]), int(meta["updates"]), 0.0, float(meta["best"]))
-        self.policy.spent = float(meta["spent"])
+        self.progress = Progress(
+            int(meta["iteration"]), int(meta["updates"]), float(meta["spent"]), float(meta["best"])
+        )
         self.chooser.restore(meta["chooser"])
 
 

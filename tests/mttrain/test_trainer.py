@@ -279,6 +279,14 @@ def test_validation_chooses_what_is_kept(pretrained: Path, tmp_path: Path) -> No
     assert (tmp_path / BEST).exists() and (tmp_path / "validation" / "step-000002" / "report.html").exists()
 
 
+def test_a_budget_ends_a_run_by_what_it_cost(pretrained: Path, tmp_path: Path) -> None:
+    """2 sessions x 3 chains x 2 turns, 3 sampling steps and a training pass of 3: at most 72 forwards an iteration."""
+    train(small(pretrained, tmp_path, budget=150, steps=50, optimizer={"decay": 0.5, "warmup": 0.1}))
+    spent = [line["spent"] for line in read(tmp_path)]
+    assert spent[-1] >= 150 > spent[-2] and len(spent) == 3
+    assert 36 < spent[0] <= 72
+
+
 def test_a_folder_belongs_to_one_recipe(pretrained: Path, tmp_path: Path) -> None:
     Trainer(small(pretrained, tmp_path), tmp_path)
     Trainer(small(pretrained, tmp_path, steps=9), tmp_path)  # longer is the same run
