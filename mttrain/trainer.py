@@ -81,6 +81,7 @@ class Trainer:
         self._check()
         claim(folder, recipe.identity())
         self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # unsaid, processes on a CPU would not find each other
             mixed_precision=recipe.precision, log_with=list(recipe.trackers) or None, project_dir=str(folder)
         )
         rollout = recipe.rollout
