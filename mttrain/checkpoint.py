@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mttrain.weights import CURRENT, WeightSets
 
@@ -25,9 +26,17 @@ def _flat(weights: WeightSets, optimizers: Optimizers) -> Iterator[tuple[str, to
             yield from ((f"optimizer.{key}/{names[id(parameter)]}", value) for key, value in state.items())
 
 
-def save(path: Path, weights: WeightSets, optimizers: Optimizers, meta: Mapping[str, str]) -> None:
-    """Write everything a step needs to go on; the file is replaced in one move."""
-    tensors = {name: tensor.contiguous() for name, tensor in _flat(weights, optimizers)}
+def save(
+    path: Path, weights: WeightSets, optimizers: Optimizers, meta: Mapping[str, str], *, write: bool = True
+) -> None:
+    """Write everything a step needs to go on; the file is replaced in one move.
+
+    Args:
+        write: False in all processes but one; sharded tensors are put together in all of them.
+    """
+    tensors = {name: _whole(tensor).contiguous() for name, tensor in _flat(weights, optimizers)}
+    if not write:
+        return
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata=dict(meta))
     os.replace(temporary, path)
@@ -40,18 +49,29 @@ def load(path: Path, weights: WeightSets, optimizers: Optimizers) -> dict[str, s
         for key in file.keys():  # noqa: SIM118 - not a mapping
             kind, _, name = key.partition("/")
             parameter = weights.parameters[name]
-            tensor = file.get_tensor(key)
+            tensor = _like(parameter, file.get_tensor(key))
             kind, _, state = kind.partition(".")
             if kind == CURRENT:
                 parameter.copy_(tensor)
             elif kind != "optimizer":
-                weights.sets.setdefault(kind, {})[name] = tensor.to(parameter.device)
+                weights.sets.setdefault(kind, {})[name] = tensor
             elif optimizers:
-                owners[id(parameter)].state[parameter][state] = (
-                    tensor if state == "step" else tensor.to(parameter.device)
-                )
+                owners[id(parameter)].state[parameter][state] = tensor
         for values in weights.sets.values():  # in the parameters' own order, which fused updates rely on
             ordered = {name: values[name] for name in weights.parameters}
             values.clear()
             values.update(ordered)
         return dict(file.metadata())
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """On the device of ``parameter``, and sharded like it; a single number (an optimiser's count) stays as it is."""
+    if not tensor.ndim:
+        return tensor
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return tensor.to(parameter.device)

@@ -17,6 +17,10 @@ TRAINED, LORA, FINAL = "trained", "lora", "final"
 def finish(trainer: Trainer) -> None:
     """Before against after on the test split, where the recipe asks for it, then the trained editor as a folder."""
     recipe, policy, folder = trainer.recipe, trainer.policy, trainer.folder
+    if policy.weights.sharded:
+        if trainer.accelerator.is_main_process:
+            print(f"the network is sharded: `mttrain export {folder} --output FOLDER` in one process writes the result")
+        return
     if not trainer.accelerator.is_main_process:
         return
     if recipe.final.limit:

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,9 @@ class Trainer:
         claim(folder, recipe.identity())
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # unsaid, processes on a CPU would not find each other
-            mixed_precision=recipe.precision, log_with=list(recipe.trackers) or None, project_dir=str(folder)
+            mixed_precision=recipe.precision,
+            log_with=list(recipe.trackers) or None,
+            project_dir=str(folder),
         )
         rollout = recipe.rollout
         if rollout.groups % self.accelerator.num_processes:
@@ -110,6 +113,8 @@ class Trainer:
             weight_decay=recipe.optimizer.weight_decay,
         )
         self.optimizer = self.policy.prepare(self.accelerator, optimizer)
+        if self.policy.weights.sharded and recipe.rollout.shape == "branch":
+            raise UsageError("in a branch processes make different numbers of passes, which a sharded network cannot")
         self.judge = Judge(self.scorers, recipe.rewards)
         self.progress = Progress()
         for name in self.objective.sets:
@@ -358,13 +363,18 @@ class Trainer:
         recipe = self.recipe
         settings = recipe.eval
         found: dict[str, float] = {}
-        if self.accelerator.is_main_process:
-            with self.policy.alone(), self.policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
+        first = self.accelerator.is_main_process
+        if first or self.policy.weights.sharded:
+            with (
+                self.policy.alone(),
+                self.policy.weights.using(AVERAGE) if recipe.ema else nullcontext(),
+                nullcontext(self.folder / "validation") if first else TemporaryDirectory() as folder,
+            ):
                 table = validation.evaluate(
                     self.policy.editor,
                     f"step {done}",
                     settings.benchmark,
-                    self.folder / "validation" / f"step-{done:06d}",
+                    Path(folder, f"step-{done:06d}"),
                     turns=settings.turns or recipe.rollout.turns,
                     limit=settings.limit,
                     scorers=settings.scorers,
@@ -374,23 +384,26 @@ class Trainer:
                 reached = validation.selected(found, settings.select)
                 if reached > self.progress.best:
                     self.progress.best = reached
-                    checkpoint.save(self.folder / BEST, self.policy.weights, [], {"step": str(done)})
+                    self._write(BEST, [], {"step": str(done)})
         self.accelerator.wait_for_everyone()
         return {f"validation/{name}": value for name, value in found.items()}
 
     def save(self) -> None:
         """Everything that the same command needs to go on."""
-        if self.accelerator.is_main_process:
-            progress = self.progress
-            meta = {
-                "iteration": str(progress.iteration),
-                "updates": str(progress.updates),
-                "spent": repr(progress.spent),
-                "best": repr(progress.best),
-                "chooser": self.chooser.state(),
-            }
-            checkpoint.save(self.folder / STATE, self.policy.weights, [self.optimizer.optimizer], meta)
+        progress = self.progress
+        meta = {
+            "iteration": str(progress.iteration),
+            "updates": str(progress.updates),
+            "spent": repr(progress.spent),
+            "best": repr(progress.best),
+            "chooser": self.chooser.state(),
+        }
+        self._write(STATE, [self.optimizer.optimizer], meta)
         self.accelerator.wait_for_everyone()
+
+    def _write(self, name: str, optimizers: checkpoint.Optimizers, meta: Mapping[str, str]) -> None:
+        first = self.accelerator.is_main_process
+        checkpoint.save(self.folder / name, self.policy.weights, optimizers, meta, write=first)
 
     def _resume(self) -> None:
         meta = checkpoint.load(self.folder / STATE, self.policy.weights, [self.optimizer.optimizer])

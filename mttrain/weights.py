@@ -7,11 +7,12 @@ weights, wrapped and sharded modules, and a compiled network stays compiled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 CURRENT = "current"
 AVERAGE = "average"
@@ -29,6 +30,11 @@ class WeightSets:
         self.parameters = dict(parameters)
         self.sets: dict[str, dict[str, torch.Tensor]] = {}
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds only a part of the parameters, so that a forward takes all of them."""
+        return any(isinstance(parameter, DTensor) for parameter in self.parameters.values())
+
     def keep(self, name: str) -> None:
         """Make or overwrite the set ``name`` with the current values."""
         self.sets[name] = {key: parameter.detach().clone() for key, parameter in self.parameters.items()}
@@ -37,7 +43,7 @@ class WeightSets:
     def blend(self, name: str, share: float) -> None:
         """Move the set ``name`` towards the current values: (1 - share) of itself and ``share`` of them."""
         # One fused call: tiny models have hundreds of small tensors.
-        torch._foreach_lerp_(list(self.sets[name].values()), [p.detach() for p in self.parameters.values()], share)
+        torch._foreach_lerp_(_local(self.sets[name].values()), _local(self.parameters.values()), share)
 
     def take(self, name: str) -> None:
         """Make the values of the set ``name`` the current ones."""
@@ -58,4 +64,10 @@ class WeightSets:
 
     @torch.no_grad()
     def _write(self, values: list[torch.Tensor]) -> None:
-        torch._foreach_copy_([parameter.detach() for parameter in self.parameters.values()], values)
+        torch._foreach_copy_(_local(self.parameters.values()), _local(values))
+
+
+def _local(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Without gradient; of sharded ones this process's own part, which elementwise arithmetic needs alone."""
+    detached = (tensor.detach() for tensor in tensors)
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in detached]

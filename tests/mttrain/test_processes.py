@@ -69,3 +69,11 @@ def test_groups_that_cannot_be_shared_are_refused(recipe: Path, tmp_path: Path) 
     done = launch(2, recipe, f"output={tmp_path / 'odd'}", "rollout.groups=3")
     assert done.returncode != 0
     assert "3 groups cannot be shared by 2 processes" in done.stderr
+
+
+def test_a_sharded_network_keeps_its_sets_and_resumes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    script = str(ROOT / "tests" / "mttrain" / "sharded.py")
+    done = subprocess.run([*command, script, str(tmp_path)], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
