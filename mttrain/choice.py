@@ -30,6 +30,7 @@ class Chooser:
     def __init__(self, pool: Sequence[Session], how: Literal["even", "uncertain"], seed: int) -> None:
         self.pool, self.how, self.seed = pool, how, seed
         self.success: dict[str, float] = {}
+        self._epoch, self._shuffled = -1, list[int]()
 
     def draw(self, iteration: int, count: int) -> list[Session]:
         """``count`` sessions, a function of the seed, the iteration and what was learnt before it."""
@@ -77,7 +78,7 @@ class Chooser:
         return found
 
     def _order(self, epoch: int) -> list[int]:
-        if getattr(self, "_epoch", None) != epoch:
+        if self._epoch != epoch:
             self._epoch = epoch
             self._shuffled = Random(seed_of(self.seed, "deal", epoch)).sample(range(len(self.pool)), len(self.pool))
         return self._shuffled

@@ -134,6 +134,8 @@ class Trainer:
             )
         if recipe.rollout.shape == "branch" and recipe.advantage.credit != "per-turn":
             raise UsageError("in a branch only the edits of one turn can be compared: advantage.credit=per-turn")
+        if recipe.rollout.shape == "branch" and recipe.rollout.scouts > recipe.rollout.group_size:
+            raise UsageError("rollout.scouts cannot be more than rollout.group_size")
         if "rewards" in self.objective.needs and recipe.rollout.group_size < 2:
             raise UsageError("rollout.group_size must be at least 2: an advantage is a difference within a group")
         for scorer in self.scorers:

@@ -300,6 +300,9 @@ def test_a_folder_belongs_to_one_recipe(pretrained: Path, tmp_path: Path) -> Non
     [
         ({"rewards": []}, "needs rewards"),
         ({"rollout": {"group_size": 1}}, "group_size"),
+        ({"rollout": {"shape": "branch"}}, "credit=per-turn"),
+        ({"rollout": {"shape": "branch", "scouts": 9}, "advantage": {"credit": "per-turn"}}, "scouts"),
+        ({"objective": {"name": "grpo", "guard": True, "log_probability": "constant-free"}}, "constant-free"),
         ({"rewards": ["reference-psnr"], "advantage": {"aggregation": "prod"}}, r"rewards in \[0, 1\]"),
         ({"rewards": ["shapes-fi"]}, "shapes-if"),
         ({"objective": {"name": "nftt"}}, "did you mean nft"),
