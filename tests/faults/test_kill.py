@@ -128,7 +128,8 @@ def test_a_killed_process_and_the_same_command(tmp_path: Path) -> None:
         assert process.poll() is None, "it was to be killed while at work"
         process.kill()
         process.communicate()
-    process = subprocess.Popen(command(killed), cwd=ROOT, env=slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    slower = {**slow, "MTEVAL_TEST_WAIT": "1"}  # little is left, and this process must be quick enough to strike
+    process = subprocess.Popen(command(killed), cwd=ROOT, env=slower, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while lines(killed) < 44:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

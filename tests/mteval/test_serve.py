@@ -43,7 +43,7 @@ def test_a_run_judged_by_a_server_is_the_run_judged_here(tmp_path: Path) -> None
         there = [word for typed in remote for word in ("--scorers", typed)]
         assert call([*IDENTITY, *there, "--output", str(tmp_path / "there")]) == 0
         server.send_signal(signal.SIGINT)
-        out, err = server.communicate(timeout=20)
+        out, err = server.communicate(timeout=120)
         assert (server.returncode, out, err) == (0, "stopped\n", "")
     here = ("--scorers", "shapes-if", "--scorers", "shapes-cc")
     assert call([*IDENTITY, *here, "--output", str(tmp_path / "here")]) == 0
@@ -66,7 +66,7 @@ def test_a_server_that_dies_on_the_way_leaves_states_that_retry_heals(tmp_path: 
     with command("--scorers", "tests.mteval.serving:Mortal:dies=3") as (server, line):
         (url,) = re.findall(URL, line)
         assert call([*IDENTITY, "--scorers", f"http:url={url}", "--output", run]) == 1
-        assert server.wait(timeout=20) == 9
+        assert server.wait(timeout=120) == 9
     found = RunFolder(tmp_path / "run").score_records()
     assert {(record.state, record.value) for record in found} == {("ok", 0.5), ("transport_error", None)}
     assert len({record.session for record in found if record.state == "ok"}) == 2
