@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,9 @@ import pytest
 from hypothesis import settings
 
 from mteval.rollout import Retry
+
+# A shell starts what runs in the background with Ctrl-C ignored, and the processes that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")
