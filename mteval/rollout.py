@@ -11,7 +11,6 @@ Retries live here and nowhere else.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from mteval.editors.base import (
     Transient,
 )
 from mteval.errors import UsageError
+from mteval.seeds import seed_of
 from mteval.sessions import TurnKey, TurnRecord
 from mteval.store import RunWriter, Timing
 
@@ -51,9 +51,8 @@ def seed_for(policy: SeedPolicy, seed: int, session: str, turn: int, repeat: int
     """
     if policy == "fixed":
         return seed
-    parts = [seed, session, repeat] if policy == "per-session" else [seed, session, repeat, turn]
-    digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    parts: list[int | str] = [seed, session, repeat] if policy == "per-session" else [seed, session, repeat, turn]
+    return seed_of(*parts)
 
 
 def joined_instruction(session: Session, turn: int) -> str:

@@ -25,7 +25,7 @@ def card(recipe: Recipe, run: Path, base: str, licence: str, kind: str) -> str:
         "license": "other",
         "license_name": licence,
         "tags": ["image-editing", "multi-turn", "mttrain", recipe.objective["name"]],
-        **({"library_name": "diffusers"}),
+        "library_name": "diffusers",
     }
     stated = yaml.safe_dump(recipe.identity(), sort_keys=False, allow_unicode=True)
     parts = [

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
+from mteval.seeds import seed_of
 from mteval.sessions import Session
 from mttrain.advantages import Floats
 from mttrain.rollouts import Group
-from mttrain.seeds import seed_of
 
 _CANDIDATES = 8
 _MEMORY = 0.9

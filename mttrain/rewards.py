@@ -81,6 +81,3 @@ class Judge:
         if self.rewards[k].of == "success" and threshold is not None:
             return float(value >= threshold)
         return float(value)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)

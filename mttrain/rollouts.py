@@ -17,10 +17,10 @@ import torch
 from mteval.benchmarks.base import Benchmark
 from mteval.editors.flow import Condition, TextCondition
 from mteval.scorers.base import TurnView
+from mteval.seeds import seed_of
 from mteval.sessions import Session
 from mttrain.policy import Policy
 from mttrain.recipe import Rollout
-from mttrain.seeds import seed_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

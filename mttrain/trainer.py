@@ -26,6 +26,7 @@ from mteval.benchmarks.base import Benchmark
 from mteval.editors.flow import FlowEditor
 from mteval.errors import UsageError
 from mteval.scorers.base import Scorer
+from mteval.seeds import seed_of
 from mttrain import checkpoint, objectives, validation
 from mttrain.advantages import IN_UNIT_RANGE, Advantages, Floats, advantages
 from mttrain.choice import Chooser
@@ -37,7 +38,6 @@ from mttrain.policy import Policy
 from mttrain.recipe import Recipe
 from mttrain.rewards import Judge, Judgements
 from mttrain.rollouts import Edits, Group, Place, chunks, roll_out, stack
-from mttrain.seeds import seed_of
 from mttrain.weights import AVERAGE
 
 STATE = "state.safetensors"
@@ -62,9 +62,6 @@ class Progress:
 
 class Trainer:
     """One run of one recipe.
-
-    Args:
-        report: told of every iteration.
 
     Raises:
         UsageError: anything a person can mend, before the model is loaded.
@@ -262,9 +259,10 @@ class Trainer:
         totals: dict[str, float] = {}
         count, norms = 0, []
         for update in range(updates):
-            part = [place for place in edits if place.group // self.accelerator.num_processes % updates == update]
+            indices = self._indices(update)
+            part = [place for place in edits if place.group in indices]
             used = [place for place in part if worth.used[place]]
-            all_used = int(sum(worth.used[index].sum() for index in self._indices(update)))
+            all_used = int(sum(worth.used[index].sum() for index in indices))
             if not all_used:
                 continue
             Random(seed_of(recipe.seed, "order", iteration, update)).shuffle(used)

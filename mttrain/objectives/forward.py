@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from mteval.seeds import seed_of
 from mttrain.policy import Policy
 from mttrain.rollouts import Edits
-from mttrain.seeds import seed_of
 
 
 class Noised(NamedTuple):

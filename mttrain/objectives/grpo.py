@@ -14,12 +14,12 @@ import torch
 from pydantic import Field, model_validator
 
 from mteval.editors.flow import Condition, euler
+from mteval.seeds import seed_of
 from mttrain import sde
 from mttrain.objectives.base import Objective
 from mttrain.policy import Policy
 from mttrain.recipe import Part
 from mttrain.rollouts import Edits, Path
-from mttrain.seeds import seed_of
 
 REFERENCE = "reference"
 
