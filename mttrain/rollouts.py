@@ -7,7 +7,7 @@ is done, while the next turn is sampled.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -53,6 +53,10 @@ class Group:
         known = self.benchmark.info.has_references
         later = [self.benchmark.reference(self.session, turn) if known else None for turn in turns]
         return [self.benchmark.source(self.session), *later]
+
+
+Chain = tuple[Group, int]
+"""A member of a group, by its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,112 +130,117 @@ def stack(edits: Sequence[Edits]) -> Edits:
     )
 
 
-def roll_out(
-    policy: Policy,
-    objective: Objective,
-    groups: Sequence[Group],
-    settings: Rollout,
-    seed: int,
-    iteration: int,
-    judge: Callable[[list[Place], list[TurnView]], None],
-    in_doubt: Callable[[int], Collection[int]] | None = None,
-) -> dict[Place, Edits]:
-    """Play every session and hand every turn to ``judge``.
+class Rollouts:
+    """Plays sessions: every turn of every member of a group, each handed to the judge as soon as it is made.
 
-    As ``chains``, ``group_size`` of them go on from their own last image each. As a ``branch``, one conversation goes
+    As ``chains``, ``group_size`` members go on from their own last image each. As a ``branch``, one conversation goes
     on, and its last image is edited several times at every turn: first by ``scouts`` members, then by the rest of the
     group where that leaves doubt.
 
     Args:
         judge: told where each view belongs; must not wait for the verdict.
-        in_doubt: the indices of the groups that go on, told the turn (from 0) once its scouts are with the judge; asked
-            of a branch alone.
     """
-    texts = policy.texts([turn.instruction for group in groups for turn in group.session.turns])
-    size, branch = settings.group_size, in_doubt is not None
-    talks = {
-        (group.index, member): Talk(_must(group.states[0]))
-        for group in groups
-        for member in range(1 if branch else size)
-    }
-    found: dict[Place, Edits] = {}
-    for turn in range(settings.turns):
-        now = dict(talks)  # every edit of a turn is shown what the turn before it left
 
-        def play(players: Sequence[tuple[Group, int]], turn: int = turn, now: dict[Any, Talk] = now) -> None:
-            for batch in chunks(players, settings.batch_size):
-                shown = [now[group.index, 0 if branch else member] for group, member in batch]
-                edits, images = _batch(policy, objective, batch, shown, texts, turn, seed, iteration)
-                places = [Place(group.index, member, turn) for group, member in batch]
-                found.update(zip(places, edits, strict=True))
-                if objective.inputs == "clean":
-                    continue
-                asked = [group.session.turns[turn].instruction for group, _ in batch]
-                judge(places, [view(group, turn, shown[k], images[k]) for k, (group, _) in enumerate(batch)])
-                for k, (group, member) in enumerate(batch):
-                    if (group.index, member) in talks:
-                        talks[group.index, member] = Talk(images[k], (*shown[k].history, (asked[k], images[k])))
+    def __init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        settings: Rollout,
+        seed: int,
+        judge: Callable[[list[Place], list[TurnView]], None],
+    ) -> None:
+        self.policy, self.objective, self.settings = policy, objective, settings
+        self.seed, self.judge = seed, judge
 
-        first = settings.scouts if in_doubt else size
-        play([(group, member) for group in groups for member in range(first)])
-        if in_doubt:
-            on = in_doubt(turn)
-            play([(group, member) for group in groups if group.index in on for member in range(first, size)])
-    return found
+    def play(
+        self, groups: Sequence[Group], iteration: int, in_doubt: Callable[[int], Collection[int]] | None = None
+    ) -> dict[Place, Edits]:
+        """The edits of one iteration.
 
+        Args:
+            in_doubt: the indices of the groups that go on, told the turn (from 0) once its scouts are with the judge;
+                makes the rollout a branch.
+        """
+        texts = self.policy.texts([turn.instruction for group in groups for turn in group.session.turns])
+        size, branch = self.settings.group_size, in_doubt is not None
+        talks = {
+            (group.index, member): Talk(_must(group.states[0]))
+            for group in groups
+            for member in range(1 if branch else size)
+        }
+        found: dict[Place, Edits] = {}
+        for turn in range(self.settings.turns):
+            now = dict(talks)  # every edit of a turn is shown what the turn before it left
 
-def _batch(
-    policy: Policy,
-    objective: Objective,
-    batch: Sequence[tuple[Group, int]],
-    shown: Sequence[Talk],
-    texts: Mapping[str, TextCondition],
-    turn: int,
-    seed: int,
-    iteration: int,
-) -> tuple[list[Edits], list[Image]]:
-    """The edits of a batch, those of one shape together, and the images that they made (none from clean inputs)."""
-    clean = objective.inputs == "clean"
-    given = [_must(group.states[turn]) for group, _ in batch] if clean else [talk.image for talk in shown]
-    asked = [texts[group.session.turns[turn].instruction] for group, _ in batch]
-    seeds = [seed_of(seed, "edit", iteration, group.session.id, member, turn) for group, member in batch]
-    shared = [seed_of(seed, "group", iteration, group.session.id, turn) for group, _ in batch]
-    found: dict[int, Edits] = {}
-    images: dict[int, Image] = {}
-    for members in _alike(given, asked):
-        pick = _picker(members)
-        edits, made = _edit(policy, objective, pick(given), pick(asked), pick(seeds), pick(batch), turn)
-        found.update(zip(members, replace(edits, shared=tuple(pick(shared))).split(), strict=True))
-        images.update(zip(members, made, strict=not clean))
-    return [found[k] for k in range(len(batch))], [images[k] for k in sorted(images)]
+            def play(players: Sequence[Chain], turn: int = turn, now: dict[Any, Talk] = now) -> None:
+                for batch in chunks(players, self.settings.batch_size):
+                    shown = [now[group.index, 0 if branch else member] for group, member in batch]
+                    edits, images = self._batch(batch, shown, texts, turn, iteration)
+                    places = [Place(group.index, member, turn) for group, member in batch]
+                    found.update(zip(places, edits, strict=True))
+                    if self.objective.inputs == "clean":
+                        continue
+                    asked = [group.session.turns[turn].instruction for group, _ in batch]
+                    self.judge(places, [view(group, turn, shown[k], images[k]) for k, (group, _) in enumerate(batch)])
+                    for k, (group, member) in enumerate(batch):
+                        if (group.index, member) in talks:
+                            talks[group.index, member] = Talk(images[k], (*shown[k].history, (asked[k], images[k])))
 
+            first = self.settings.scouts if in_doubt else size
+            play([(group, member) for group in groups for member in range(first)])
+            if in_doubt:
+                on = in_doubt(turn)
+                play([(group, member) for group in groups if group.index in on for member in range(first, size)])
+        return found
 
-def _edit(
-    policy: Policy,
-    objective: Objective,
-    images: Sequence[Image],
-    texts: Sequence[TextCondition],
-    seeds: Sequence[int],
-    chains: Sequence[tuple[Group, int]],
-    turn: int,
-) -> tuple[Edits, list[Image]]:
-    """One batch of edits of one shape, and the images it made (none from clean inputs, where nothing is sampled)."""
-    editor = policy.editor
-    with torch.no_grad():
-        condition = editor.prepare(images, texts)
-        target = clean = None
-        if "target" in objective.needs:
-            target = editor.encode_images([_must(group.states[turn + 1]) for group, _ in chains])
-        if "clean" in objective.needs:
-            clean = editor.encode_images([_must(group.states[turn]) for group, _ in chains])
-        if objective.inputs == "clean":
-            if target is None:
-                raise ValueError("an objective on clean inputs needs targets")
-            return Edits(condition, target, tuple(seeds), (), None, target, clean), []
-        with policy.weights.using(objective.samples_with):
-            latents, path = objective.sample(policy, editor.noise(seeds, condition.size), condition, seeds)
-        shown = editor.images(latents, condition.size, images[0].size)
-    return Edits(condition, latents, tuple(seeds), (), path, target, clean), shown
+    def _batch(
+        self,
+        batch: Sequence[Chain],
+        shown: Sequence[Talk],
+        texts: Mapping[str, TextCondition],
+        turn: int,
+        iteration: int,
+    ) -> tuple[list[Edits], list[Image]]:
+        """The edits of a batch, those of one shape together, and the images that they made (none from clean inputs)."""
+        clean = self.objective.inputs == "clean"
+        given = [_must(group.states[turn]) for group, _ in batch] if clean else [talk.image for talk in shown]
+        asked = [texts[group.session.turns[turn].instruction] for group, _ in batch]
+        seeds = [seed_of(self.seed, "edit", iteration, group.session.id, member, turn) for group, member in batch]
+        shared = [seed_of(self.seed, "group", iteration, group.session.id, turn) for group, _ in batch]
+        found: dict[int, Edits] = {}
+        images: dict[int, Image] = {}
+        for members in alike(range(len(batch)), lambda k: (given[k].size, len(asked[k].tokens))):
+            pick = _picker(members)
+            edits, made = self._edit(pick(given), pick(asked), pick(seeds), pick(batch), turn)
+            found.update(zip(members, replace(edits, shared=tuple(pick(shared))).split(), strict=True))
+            images.update(zip(members, made, strict=not clean))
+        return [found[k] for k in range(len(batch))], [images[k] for k in sorted(images)]
+
+    def _edit(
+        self,
+        images: Sequence[Image],
+        texts: Sequence[TextCondition],
+        seeds: Sequence[int],
+        chains: Sequence[Chain],
+        turn: int,
+    ) -> tuple[Edits, list[Image]]:
+        """One batch of edits of one shape, and the images it made (none from clean inputs: nothing is sampled)."""
+        policy, objective, editor = self.policy, self.objective, self.policy.editor
+        with torch.no_grad():
+            condition = editor.prepare(images, texts)
+            target = clean = None
+            if "target" in objective.needs:
+                target = editor.encode_images([_must(group.states[turn + 1]) for group, _ in chains])
+            if "clean" in objective.needs:
+                clean = editor.encode_images([_must(group.states[turn]) for group, _ in chains])
+            if objective.inputs == "clean":
+                if target is None:
+                    raise ValueError("an objective on clean inputs needs targets")
+                return Edits(condition, target, tuple(seeds), (), None, target, clean), []
+            with policy.weights.using(objective.samples_with):
+                latents, path = objective.sample(policy, editor.noise(seeds, condition.size), condition, seeds)
+            made = editor.images(latents, condition.size, images[0].size)
+        return Edits(condition, latents, tuple(seeds), (), path, target, clean), made
 
 
 def view(group: Group, turn: int, shown: Talk, current: Image) -> TurnView:
@@ -254,12 +263,12 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[first : first + size] for first in range(0, len(items), size))
 
 
-def _alike(images: Sequence[Image], texts: Sequence[TextCondition]) -> Iterable[list[int]]:
-    """Which of them have one image size and one text length, and so can go through the network together."""
-    found: dict[Any, list[int]] = defaultdict(list)
-    for k, (image, text) in enumerate(zip(images, texts, strict=True)):
-        found[image.size, len(text.tokens)].append(k)
-    return found.values()
+def alike(items: Iterable[T], shape: Callable[[T], Hashable]) -> list[list[T]]:
+    """``items`` in lists of one ``shape`` each: what can go through the network together."""
+    found: dict[Hashable, list[T]] = defaultdict(list)
+    for item in items:
+        found[shape(item)].append(item)
+    return list(found.values())
 
 
 def _picker(members: Sequence[int]) -> Callable[[Sequence[T]], list[T]]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ from mttrain.objectives.base import Objective
 from mttrain.policy import Policy
 from mttrain.recipe import Recipe
 from mttrain.rewards import Judge, Judgements
-from mttrain.rollouts import Edits, Group, Place, chunks, roll_out, stack
+from mttrain.rollouts import Edits, Group, Place, Rollouts, alike, chunks, stack
 from mttrain.weights import AVERAGE
 
 STATE = "state.safetensors"
@@ -113,6 +112,7 @@ class Trainer:
         if self.policy.weights.sharded and recipe.rollout.shape == "branch":
             raise UsageError("in a branch processes make different numbers of passes, which a sharded network cannot")
         self.judge = Judge(self.scorers, recipe.rewards)
+        self.rollouts = Rollouts(self.policy, self.objective, rollout, recipe.seed, self.judge.submit)
         self.progress = Progress()
         for name in self.objective.sets:
             self.policy.weights.keep(name)
@@ -200,16 +200,7 @@ class Trainer:
             so_far = self._success(self.judge.verdicts(indices, rollout.group_size, rollout.turns))[:, :, turn]
             return {index for index, row in zip(indices, so_far, strict=True) if np.nanmin(row, initial=2) != 1}
 
-        edits = roll_out(
-            self.policy,
-            self.objective,
-            mine,
-            rollout,
-            recipe.seed,
-            iteration,
-            self.judge.submit,
-            in_doubt if rollout.shape == "branch" else None,
-        )
+        edits = self.rollouts.play(mine, iteration, in_doubt if rollout.shape == "branch" else None)
         judged = self._gather(self.judge.verdicts(indices, rollout.group_size, rollout.turns))
         self.judge.forget()
         worth = self._advantages(judged)
@@ -266,7 +257,7 @@ class Trainer:
             if not all_used:
                 continue
             Random(seed_of(recipe.seed, "order", iteration, update)).shuffle(used)
-            batches = [batch for alike in _alike(edits, used) for batch in chunks(alike, batch_size)]
+            batches = [b for same in alike(used, lambda place: edits[place].shape) for b in chunks(same, batch_size)]
             work = [(index, batch) for index in range(objective.passes) for batch in batches]
             # Every process makes the same number of backward passes, or the others would wait for ever.
             most = max(gather_object([len(work)])) if self.accelerator.num_processes > 1 else len(work)
@@ -411,11 +402,3 @@ class Trainer:
             int(meta["iteration"]), int(meta["updates"]), float(meta["spent"]), float(meta["best"])
         )
         self.chooser.restore(meta["chooser"])
-
-
-def _alike(edits: Mapping[Place, Edits], places: Sequence[Place]) -> Iterator[list[Place]]:
-    """``places`` in lists whose edits can be stacked."""
-    found: dict[Any, list[Place]] = {}
-    for place in places:
-        found.setdefault(edits[place].shape, []).append(place)
-    return iter(found.values())

@@ -24,7 +24,7 @@ from mteval.editors.flux_kontext import FluxKontext
 from mttrain.objectives.base import Objective
 from mttrain.policy import Policy
 from mttrain.recipe import Adapter, Rollout
-from mttrain.rollouts import Edits, Group, Place, roll_out
+from mttrain.rollouts import Edits, Group, Place, Rollouts
 from mttrain.weights import WeightSets
 
 Doubles = NDArray[np.float64]
@@ -213,7 +213,8 @@ def rolled_out(policy: Policy, objective: Objective, members: int = 2, turns: in
     benchmark = registry.create("benchmark", "shapes", {"split": "train"})
     [session] = benchmark.sessions(turns, 1)
     settings = Rollout(turns=turns, groups=1, group_size=members, batch_size=members)
-    return roll_out(policy, objective, [Group(0, session, benchmark)], settings, 1, 0, lambda places, views: None)
+    rollouts = Rollouts(policy, objective, settings, 1, lambda places, views: None)
+    return rollouts.play([Group(0, session, benchmark)], 0)
 
 
 def real_policy(folder: Path, objective: Objective, adapter: Adapter | None = None, precision: str = "no") -> Policy:

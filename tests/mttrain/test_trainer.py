@@ -18,7 +18,7 @@ from mttrain.advantages import Advantages
 from mttrain.export import BEST
 from mttrain.logbook import read
 from mttrain.rewards import Judgements
-from mttrain.rollouts import Group, Place, Talk, roll_out, view
+from mttrain.rollouts import Group, Place, Rollouts, Talk, view
 from mttrain.trainer import STATE, Stopped, Trainer
 from tests.mttrain.runs import same, small, train, weights
 from tests.tiny_pipelines import save_kontext
@@ -128,15 +128,10 @@ def test_rollouts_feed_each_chain_its_own_last_image(pretrained: Path, tmp_path:
     trainer = Trainer(small(pretrained, tmp_path), tmp_path)
     seen: list[TurnView] = []
     groups = [Group(k, session, trainer.benchmark) for k, session in enumerate(trainer.benchmark.sessions(2, 2))]
-    found = roll_out(
-        trainer.policy,
-        trainer.objective,
-        groups,
-        trainer.recipe.rollout,
-        0,
-        0,
-        lambda places, views: seen.extend(views),
+    rollouts = Rollouts(
+        trainer.policy, trainer.objective, trainer.recipe.rollout, 0, lambda places, views: seen.extend(views)
     )
+    found = rollouts.play(groups, 0)
     assert len(found) == len(seen) == 2 * 3 * 2
     first, second = seen[:6], seen[6:]
     for before, after in zip(first, second, strict=True):
@@ -151,16 +146,14 @@ def test_a_branch_edits_one_image_many_times_and_only_where_in_doubt(pretrained:
     trainer = Trainer(wanted, tmp_path)
     seen: dict[Place, TurnView] = {}
     groups = [Group(k, session, trainer.benchmark) for k, session in enumerate(trainer.benchmark.sessions(3, 2))]
-    found = roll_out(
+    rollouts = Rollouts(
         trainer.policy,
         trainer.objective,
-        groups,
         wanted.rollout,
         0,
-        0,
         lambda places, views: seen.update(zip(places, views, strict=True)),
-        lambda turn: {0, 1} if turn != 1 else {1},
     )
+    found = rollouts.play(groups, 0, lambda turn: {0, 1} if turn != 1 else {1})
     assert (
         sorted(found)
         == sorted(seen)
