@@ -62,6 +62,13 @@ def arithmetic(recipe: Recipe, steps: int) -> Arithmetic:
     return Arithmetic(chains, edits, edits * sampled, edits * objective.passes * (3 + extra), recipe.optimizer.updates)
 
 
+def length(recipe: Recipe, done: Arithmetic) -> int:
+    """Iterations until the steps or the budget are used up, whichever comes first; ``done`` is one iteration."""
+    if recipe.budget is None:
+        return recipe.steps
+    return min(recipe.steps, math.ceil(recipe.budget / (done.rollout + done.training)))
+
+
 def outline(recipe: Recipe) -> Outline:
     """The size of the recipe's editor.
 
@@ -128,13 +135,26 @@ def rows(recipe: Recipe, name: str) -> list[tuple[str, str]]:
     needs = memory(recipe, size, trained)
     rollout = recipe.rollout
     batches = math.ceil(done.chains / rollout.batch_size) * rollout.turns
+    branch = rollout.shape == "branch"
+    iterations = length(recipe, done)
+    if branch:
+        conversations = f"{rollout.groups}, each turn edited {rollout.scouts} to {rollout.group_size} times"
+    else:
+        conversations = f"{rollout.groups} sessions x {rollout.group_size} chains = {done.chains}"
+    most = "at most " if branch else ""
+    run = f"{iterations} iterations, {done.edits * iterations:,} edits"
+    if recipe.budget:
+        run = f"{recipe.budget:,.0f} image forwards: " + (f"at least {iterations} iterations" if branch else run)
     found = [
-        ("conversations an iteration", f"{rollout.groups} sessions x {rollout.group_size} chains = {done.chains}"),
-        ("edits an iteration", f"{done.chains} x {rollout.turns} turns = {done.edits}, in {batches} batches"),
+        ("conversations an iteration", conversations),
+        ("edits an iteration", f"{most}{done.chains} x {rollout.turns} turns = {done.edits}, in {batches} batches"),
         ("sampler", f"{size.steps} steps, {size.tokens} tokens an edit"),
-        ("network, image forwards", f"{done.rollout:,} in rollouts + {done.training:,} in training (backward = 2)"),
-        ("optimiser", f"{done.updates} an iteration, {done.updates * recipe.steps:,} in all"),
-        ("the run", f"{recipe.steps} iterations, {done.edits * recipe.steps:,} edits"),
+        (
+            "network, image forwards",
+            f"{most}{done.rollout:,} sampled + {done.training:,} trained (backward = 2)",
+        ),
+        ("optimiser", f"{done.updates} an iteration, {done.updates * iterations:,} in all"),
+        ("the run", run),
         ("trained", f"{trained:,} of {parameters:,} parameters ({trained / parameters:.2%})"),
         ("memory, network", _gib(needs.network)),
         ("memory, codec and text encoders", _gib(needs.others)),
@@ -147,7 +167,7 @@ def rows(recipe: Recipe, name: str) -> list[tuple[str, str]]:
             continue
         if recipe.precision == "bf16":
             one = seconds(recipe, size, done, devices)
-            took = f"{one:,.0f} s an iteration, {one * recipe.steps / 3600:,.1f} h in all at {TFLOPS:.0f} TFLOP/s a GPU"
+            took = f"{one:,.0f} s an iteration, {one * iterations / 3600:,.1f} h in all at {TFLOPS:.0f} TFLOP/s a GPU"
             found.append((f"time on {devices} GPUs, estimate", took))
         launch = "mttrain run" if devices == 1 else _launch(devices)
         found.append((f"command for {devices}", f"{launch} {name}"))

@@ -342,9 +342,12 @@ class Trainer:
 
     def _figures(self, judged: Judgements, worth: Advantages) -> dict[str, float]:
         found = {"used": float(worth.used.mean()), "failed": float(judged.failed.mean()) if judged.failed.size else 0.0}
+        rollout = self.recipe.rollout
+        # In a branch the rest of a group is made only where it did badly so far: its mean would be no fair sample.
+        fair = judged.values[:, : rollout.scouts] if rollout.shape == "branch" else judged.values
         for k, scorer in enumerate(self.scorers):
-            for turn in range(judged.values.shape[2]):
-                column = judged.values[:, :, turn, k]
+            for turn in range(fair.shape[2]):
+                column = fair[:, :, turn, k]
                 if not np.isnan(column).all():
                     found[f"reward/{scorer.info.id}@{turn + 1}"] = float(np.nanmean(column))
         return found

@@ -84,22 +84,17 @@ class FluxKontext(FlowEditor):
         super().__init__()
         self._device, self._dtype = checked_device(device), checked_dtype(dtype)
         self._folder = folder = checkpoints.locate(pretrained, revision, "FluxKontextPipeline", _HOW_TO_GET)
-        defaults = checkpoints.sampling_defaults(folder, PUBLISHED)
+        sampling = _sampling(folder, steps, guidance, size)
         if lora is not None and not Path(lora).exists():
             raise UsageError(f"there is no LoRA at {lora}")
-        if steps is not None and steps < 1:
-            raise UsageError(f"steps must be at least 1, not {steps}")
-        self.steps = steps or defaults.steps
-        self.guidance = defaults.guidance if guidance is None else guidance
-        if size is not None and (len(size) != 2 or any(side < 16 or side % 16 for side in size)):
-            raise UsageError(f"size must be [width,height] in multiples of 16 pixels, not {list(size)}")
+        self.steps, self.guidance = sampling.steps, sampling.guidance
         self.weights_name = pretrained
         self._lora = lora
         self._network: nn.Module | None = None
-        self._size = defaults.size if size is None else tuple(size)
-        self._text_lengths = defaults.text_lengths
+        self._size = sampling.size
+        self._text_lengths = sampling.text_lengths
         weights = [folder] if lora is None else [folder, Path(lora)]
-        self.info = EditorInfo(self.id, checkpoints.fingerprint(*weights), batch_size=defaults.batch_size)
+        self.info = EditorInfo(self.id, checkpoints.fingerprint(*weights), batch_size=sampling.batch_size)
 
     @classmethod
     def outline(
@@ -111,23 +106,23 @@ class FluxKontext(FlowEditor):
 
         folder = Path(pretrained or cls.pretrained)
         local = folder.is_dir()
-        defaults = checkpoints.sampling_defaults(folder, PUBLISHED)
+        sampling = _sampling(folder, steps, None, size)
         with torch.device("meta"):
             if local:
                 config = FluxTransformer2DModel.load_config(folder / "transformer")
                 network = FluxTransformer2DModel.from_config(config)
             else:  # the class's own defaults are FLUX.1's
                 network = FluxTransformer2DModel(guidance_embeds=True)
-        width, height = size or defaults.size or (1024, 1024)
+        width, height = sampling.size or (1024, 1024)
         stride = 2 * 2 ** (len(_vae_blocks(folder)) - 1 if local else 3)
-        tokens = 2 * (width // stride) * (height // stride) + defaults.text_lengths[0]
+        tokens = 2 * (width // stride) * (height // stride) + sampling.text_lengths[0]
         return Outline(
             network,
             tokens,
             other_parameters=_others(folder) if local else _OTHERS,
             blocks=network.config.num_layers + network.config.num_single_layers,
             width=network.config.num_attention_heads * network.config.attention_head_dim,
-            steps=steps or defaults.steps,
+            steps=sampling.steps,
         )
 
     @cached_property
@@ -265,6 +260,21 @@ class FluxKontext(FlowEditor):
     def _pack(self, latents: torch.Tensor) -> torch.Tensor:
         packed: torch.Tensor = self.pipe._pack_latents(latents.contiguous(), *latents.shape)
         return packed
+
+
+def _sampling(folder: Path, steps: int | None, guidance: float | None, size: Sequence[int] | None) -> SamplingDefaults:
+    """What the checkpoint says, or its publisher, with what the caller overrides.
+
+    Raises:
+        UsageError: a value that cannot be.
+    """
+    if steps is not None and steps < 1:
+        raise UsageError(f"steps must be at least 1, not {steps}")
+    if size is not None and (len(size) != 2 or any(side < 16 or side % 16 for side in size)):
+        raise UsageError(f"size must be [width,height] in multiples of 16 pixels, not {list(size)}")
+    found = checkpoints.sampling_defaults(folder, PUBLISHED)
+    wanted = {"steps": steps, "guidance": guidance, "size": None if size is None else tuple(size)}
+    return found.model_copy(update={name: value for name, value in wanted.items() if value is not None})
 
 
 def _vae_blocks(folder: Path) -> list[int]:

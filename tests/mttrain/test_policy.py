@@ -72,3 +72,10 @@ def test_a_lora_on_bfloat16_weights_is_kept_in_float32(pretrained: Path) -> None
     policy = Policy(FluxKontext(str(pretrained), device="cpu", dtype="bfloat16"), Adapter(rank=2, alpha=4))
     assert {parameter.dtype for parameter in policy.trainable().values()} == {torch.float32}
     assert policy.module.dtype == torch.bfloat16
+
+
+def test_what_the_editor_refuses_its_outline_refuses() -> None:
+    with pytest.raises(UsageError, match="multiples of 16"):
+        FluxKontext.outline(size=(500, 512))
+    with pytest.raises(UsageError, match="at least 1"):
+        FluxKontext.outline(steps=0)

@@ -37,8 +37,8 @@ def recipe(tmp_path: Path) -> Path:
         # One group a batch: the batches are the same however the groups are shared out.
         "rollout": {"turns": 2, "groups": 2, "group_size": 3, "batch_size": 3},
         "objective": {"name": "nft", "kl": 0.1, "passes": 2},
-        # Adam divides by the gradient's own size: where that is next to nothing, rounding alone moves a weight by a share
-        # of the rate.
+        # Adam divides by the gradient's own size: where that is next to nothing, rounding alone moves a weight by a
+        # share of the rate.
         "optimizer": {"lr": 3e-4},
         "sessions": {"pool": 8},
         "eval": {"every": 2, "limit": 2, "turns": 2},

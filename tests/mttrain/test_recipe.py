@@ -23,6 +23,18 @@ def test_every_shipped_recipe_is_whole(name: str) -> None:
     assert "memory a device, estimate" in told and told["command for 1"] == f"mttrain run {name}"
 
 
+def test_a_plan_knows_where_a_budget_ends_it() -> None:
+    # 10 x 8 x 3 edits of 6 forwards, and 3 for a training pass: 2,160 an iteration.
+    changes = ["rollout={turns: 3, groups: 10, group_size: 8}", "objective={name: nft, passes: 1}", "steps=100"]
+    chains = ["rollout.shape=chains", "advantage.credit=broadcast"]
+    told = dict(plan.rows(load("tiny-nft", [*changes, *chains, "budget=6000"]), "it"))
+    assert told["the run"] == "6,000 image forwards: 3 iterations, 720 edits"
+    branch = ["rollout.shape=branch", "rollout.scouts=2", "advantage.credit=per-turn"]
+    told = dict(plan.rows(load("tiny-nft", [*changes, *branch, "budget=6000"]), "it"))
+    assert told["the run"] == "6,000 image forwards: at least 3 iterations"
+    assert told["conversations an iteration"] == "10, each turn edited 2 to 8 times"
+
+
 def test_the_recipes_of_the_readme_are_there() -> None:
     assert {"tiny-nft", "tiny-grpo", "flux-kontext-nft", "flux-kontext-grpo"} <= set(SHIPPED)
 

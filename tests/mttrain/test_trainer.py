@@ -173,6 +173,18 @@ def test_a_branch_edits_one_image_many_times_and_only_where_in_doubt(pretrained:
             assert len(one_view.history) == place.turn
 
 
+def test_the_rewards_told_of_a_branch_are_those_of_its_scouts(pretrained: Path, tmp_path: Path) -> None:
+    rollout = {"shape": "branch", "scouts": 2, "group_size": 3, "turns": 2}
+    trainer = Trainer(small(pretrained, tmp_path, rollout=rollout, advantage={"credit": "per-turn"}), tmp_path)
+    values = np.full((2, 3, 2, 1), np.nan)
+    values[:, :2] = [[[[0.2], [1.0]], [[0.6], [0.5]]], [[[0.4], [0.0]], [[0.8], [0.5]]]]
+    values[1, 2] = 0.0  # in doubt, so it was made, and did badly
+    judged = Judgements((0, 1), values, np.zeros_like(values, dtype=bool))
+    told = trainer._figures(judged, Advantages(np.ones((2, 3, 2)), np.ones((2, 3, 2), bool)))
+    assert told["reward/shapes-cc@1"] == pytest.approx(0.5)
+    assert told["reward/shapes-cc@2"] == pytest.approx(0.5)
+
+
 def test_a_branch_trains(pretrained: Path, tmp_path: Path) -> None:
     rollout = {"shape": "branch", "scouts": 1, "turns": 3}
     train(small(pretrained, tmp_path, rollout=rollout, advantage={"credit": "per-turn"}, steps=2))
