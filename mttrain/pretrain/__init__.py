@@ -69,7 +69,7 @@ def pretrain(output: Path, work: Path, settings: PretrainSettings, progress: Pro
     folder = work / "latents"
     for done in make_latents(vae, level, settings.seed, settings.sessions, settings.turns, folder):
         progress("latents", done, settings.sessions, result)
-    latents = load_latents(level, settings.seed, settings.sessions, settings.turns, folder)
+    latents = load_latents(level, settings.seed, settings.sessions, settings.turns, folder, settings.flow.emphasis)
 
     steps = settings.flow.steps
     for step, figures, flow, weights in train_flow(latents, settings.flow, settings.seed, work / "flow.safetensors"):

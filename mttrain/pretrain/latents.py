@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -20,16 +20,21 @@ SHARD = 500  # sessions a file
 
 
 class Latents(NamedTuple):
-    """``states`` [sessions, turns + 1, tokens, channels], normalised and packed; ``instructions`` [sessions][turns]."""
+    """The train split as the transformer sees it.
+
+    Attributes:
+        states: [sessions, turns + 1, tokens, channels], normalised and packed.
+        instructions: [sessions][turns].
+        edits: (session, turn) of every single edit, as often as its type weighs: what batches are drawn from.
+    """
 
     states: torch.Tensor
     instructions: list[list[str]]
+    edits: list[tuple[int, int]]
 
     def batch(self, seed: int, step: int, count: int) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
         """Single edits from clean inputs: source and target [count, tokens, channels], and their instructions."""
-        rng = Random(f"flow/{seed}/{step}")
-        sessions, turns = self.states.shape[0], self.states.shape[1] - 1
-        picks = [divmod(k, turns) for k in rng.sample(range(sessions * turns), count)]
+        picks = Random(f"flow/{seed}/{step}").sample(self.edits, count)
         session, turn = (torch.tensor(column) for column in zip(*picks, strict=True))
         words = [self.instructions[i][t] for i, t in picks]
         return self.states[session, turn].float(), self.states[session, turn + 1].float(), words
@@ -63,8 +68,20 @@ def make_latents(vae: AutoencoderKL, level: Level, seed: int, sessions: int, tur
         yield min(first + SHARD, sessions)
 
 
-def load_latents(level: Level, seed: int, sessions: int, turns: int, folder: Path) -> Latents:
-    """All shards, with the instructions made anew from the seed."""
+def load_latents(
+    level: Level, seed: int, sessions: int, turns: int, folder: Path, emphasis: Mapping[str, int]
+) -> Latents:
+    """All shards, with the instructions made anew from the seed.
+
+    Args:
+        emphasis: how often an edit of a task type is drawn where it is not once.
+    """
     shards = [load_file(folder / f"{first:06d}.safetensors")["states"] for first in range(0, sessions, SHARD)]
-    made = (make_session(level, "train", seed, index, turns) for index in range(sessions))
-    return Latents(torch.cat(shards), [[turn.instruction for turn in session.turns] for session in made])
+    made = [make_session(level, "train", seed, index, turns).turns for index in range(sessions)]
+    edits = [
+        (i, t)
+        for i, several in enumerate(made)
+        for t, turn in enumerate(several)
+        for _ in range(emphasis.get(turn.task_type, 1))
+    ]
+    return Latents(torch.cat(shards), [[turn.instruction for turn in several] for several in made], edits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,20 @@ def _uncompiled() -> Iterator[None]:
 def latents() -> Latents:
     states = torch.randn(3, 3, 9, 4 * models.LATENT_CHANNELS, generator=torch.Generator().manual_seed(0))
     sessions = [make_session(EASY, "train", 0, index, 2) for index in range(3)]
-    return Latents(states, [[turn.instruction for turn in session.turns] for session in sessions])
+    edits = [(i, t) for i in range(3) for t in range(2)]
+    return Latents(states, [[turn.instruction for turn in session.turns] for session in sessions], edits)
+
+
+def test_an_emphasised_type_is_drawn_more_often(tmp_path: Path) -> None:
+    vae = models.codec((4, 4, 4, 4, 8)).eval()
+    vae.register_to_config(shift_factor=0.1, scaling_factor=2.0)
+    list(make_latents(vae, EASY, 0, 3, 2, tmp_path))
+    types = {
+        (i, t): turn.task_type for i in range(3) for t, turn in enumerate(make_session(EASY, "train", 0, i, 2).turns)
+    }
+    often = types[0, 0]
+    found = Counter(load_latents(EASY, 0, 3, 2, tmp_path, {often: 3}).edits)
+    assert found == {edit: 3 if kind == often else 1 for edit, kind in types.items()}
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -72,7 +86,7 @@ def test_it_trains_on_single_edits_of_the_train_split(tmp_path: Path) -> None:
     vae = models.codec(CodecSettings().channels).eval()
     vae.register_to_config(shift_factor=0.1, scaling_factor=2.0)
     assert list(make_latents(vae, EASY, 0, 3, 2, tmp_path)) == [3]
-    latents = load_latents(EASY, 0, 3, 2, tmp_path)
+    latents = load_latents(EASY, 0, 3, 2, tmp_path, {})
     assert latents.states.shape == (3, 3, 9, 4 * models.LATENT_CHANNELS)
     assert all(make_session(EASY, "train", 0, index, 2).start.bucket() in BUCKETS["train"] for index in range(3))
     source, target, words = latents.batch(seed=0, step=0, count=6)
