@@ -21,7 +21,10 @@ from mttrain.recipe import load
 from mttrain.trainer import Trainer
 
 ROUNDS = 5
-SHARED = ["rollout.groups=6", "rollout.group_size=8", "sessions.pool=200", "eval.every=0", "trackers=[]"]
+SHARED = [
+    *("rollout={turns: 3, groups: 6, group_size: 8}", "advantage.credit=broadcast"),  # chains: a branch is ragged
+    *("sessions.pool=200", "eval.every=0", "trackers=[]"),
+]
 
 
 def trainer(folder: Path, batch_size: int) -> Trainer:

@@ -36,7 +36,7 @@ class FlowSettings:
     layers: int = 1
     single_layers: int = 2
     heads: int = 2
-    steps: int = 16000
+    steps: int = 15200
     batch: int = 48
     lr: float = 2e-3
     warmup: int = 200
