@@ -211,8 +211,8 @@ class Rollouts:
         images: dict[int, Image] = {}
         for members in alike(range(len(batch)), lambda k: (given[k].size, len(asked[k].tokens))):
             pick = _picker(members)
-            edits, made = self._edit(pick(given), pick(asked), pick(seeds), pick(batch), turn)
-            found.update(zip(members, replace(edits, shared=tuple(pick(shared))).split(), strict=True))
+            edits, made = self._edit(pick(given), pick(asked), pick(seeds), pick(shared), pick(batch), turn)
+            found.update(zip(members, edits.split(), strict=True))
             images.update(zip(members, made, strict=not clean))
         return [found[k] for k in range(len(batch))], [images[k] for k in sorted(images)]
 
@@ -221,6 +221,7 @@ class Rollouts:
         images: Sequence[Image],
         texts: Sequence[TextCondition],
         seeds: Sequence[int],
+        shared: Sequence[int],
         chains: Sequence[Chain],
         turn: int,
     ) -> tuple[Edits, list[Image]]:
@@ -236,11 +237,12 @@ class Rollouts:
             if objective.inputs == "clean":
                 if target is None:
                     raise ValueError("an objective on clean inputs needs targets")
-                return Edits(condition, target, tuple(seeds), (), None, target, clean), []
+                return Edits(condition, target, tuple(seeds), tuple(shared), None, target, clean), []
+            start = editor.noise(shared if objective.shared_start else seeds, condition.size)
             with policy.weights.using(objective.samples_with):
-                latents, path = objective.sample(policy, editor.noise(seeds, condition.size), condition, seeds)
+                latents, path = objective.sample(policy, start, condition, seeds)
             made = editor.images(latents, condition.size, images[0].size)
-        return Edits(condition, latents, tuple(seeds), (), path, target, clean), made
+        return Edits(condition, latents, tuple(seeds), tuple(shared), path, target, clean), made
 
 
 def view(group: Group, turn: int, shown: Talk, current: Image) -> TurnView:

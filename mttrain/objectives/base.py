@@ -30,6 +30,7 @@ class Objective(ABC):
         inputs: ``own``, the policy's own last image, or ``clean``, the reference state (then nothing is sampled).
         sets: named weights that it keeps beside the current ones; made from the current weights at the start.
         samples_with: the weights that make the rollouts.
+        shared_start: whether the members of a group start from the same noise at a turn.
         passes: how often each edit is trained on in an iteration.
     """
 
@@ -40,6 +41,7 @@ class Objective(ABC):
     inputs: Inputs = "own"
     sets: tuple[str, ...] = ()
     samples_with: str = CURRENT
+    shared_start: bool = False
     passes: int = 1
 
     def __init__(self, settings: Part) -> None:  # noqa: B027 - nothing to set up by default

@@ -35,6 +35,8 @@ class Grpo(Objective):
             window: steps that are stochastic and trained; first, last: where it may begin and must have ended (last is
                 exclusive; None = half of the schedule).
             clip: the ratio of mean log-probabilities stays within 1 - clip .. 1 + clip.
+            shared_start: the members of a group start from the same noise (as in DanceGRPO), so that they differ by
+                what the window drew and by nothing that is not trained.
             guard: GRPO-Guard's normalised ratio. kl: weight of the exact Gaussian KL to the start.
             log_probability: ``gaussian``, or Flow-CPS's ``constant-free`` form.
         """
@@ -46,6 +48,7 @@ class Grpo(Objective):
         last: int | None = None
         clip: float = Field(default=1e-4, gt=0)
         advantage_clip: float = Field(default=5.0, gt=0)
+        shared_start: bool = False
         guard: bool = False
         kl: float = Field(default=0.0, ge=0)
         log_probability: Literal["gaussian", "constant-free"] = "gaussian"
@@ -59,6 +62,7 @@ class Grpo(Objective):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.passes = settings.window
+        self.shared_start = settings.shared_start
         self.sets = (REFERENCE,) if settings.kl else ()
         self._start = 0
 

@@ -121,7 +121,7 @@ def keep(run: RunFolder, path: Path) -> None:
     frame["success"] = frame["success"].astype("Int8")
     path.parent.mkdir(exist_ok=True)
     # No clock in the header: the same verdicts are the same bytes.
-    path.write_bytes(gzip.compress(frame.round(4).to_csv(index=False).encode(), mtime=0))
+    path.write_bytes(gzip.compress(frame.round(3).to_csv(index=False).encode(), mtime=0))
 
 
 def read(name: str) -> Tables:
@@ -162,7 +162,8 @@ def _kept() -> list[Path]:
 def row(table: pd.DataFrame, what: Shown, **where: Any) -> Any:
     """The one row of a comparison, None where it was not made."""
     wanted = {"metric": what.metric, "turn": what.turn, "protocol": what.protocol, **where}
-    found = table[np.logical_and.reduce([table[column] == value for column, value in wanted.items()])]
+    matches = [(table[column] == value).fillna(False).to_numpy(bool) for column, value in wanted.items()]
+    found = table[np.logical_and.reduce(matches)]
     return None if found.empty else found.iloc[0]
 
 

@@ -394,6 +394,20 @@ def test_before_an_update_the_ratio_is_exactly_1_in_float32(
     assert bool((objective.replay(policy, edits) > 0).all()), "and after one it is not"
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_members_of_a_group_start_from_one_noise_if_asked(pretrained: Path, shared: bool) -> None:
+    objective = made(first=0, shared_start=shared)
+    policy = real_policy(pretrained, objective)
+    objective.begin(0, 0, 6, 0)
+    found = rolled_out(policy, objective)
+    starts = {place: found[place].path.before[:, 0] for place in found}  # type: ignore[union-attr]
+    for turn in (0, 1):
+        one, other = (Place(0, member, turn) for member in (0, 1))
+        assert torch.equal(starts[one], starts[other]) is shared
+        assert not torch.equal(found[one].latents, found[other].latents), "the window's own noise is each member's"
+    assert not torch.equal(starts[Place(0, 0, 0)], starts[Place(0, 0, 1)]), "each turn has its own"
+
+
 @pytest.mark.parametrize("settings", REAL[::2], ids=lambda settings: "-".join(map(str, settings.values())))
 @pytest.mark.parametrize("adapter", [None, Adapter(rank=2, alpha=4)], ids=["all weights", "lora"])
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
