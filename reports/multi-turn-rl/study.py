@@ -80,8 +80,7 @@ def call(module: str, *arguments: str) -> None:
 def train(work: Path, method: str, seed: int) -> Path:
     """The trained editor's folder."""
     folder = work / f"{method}-{seed}"
-    if not (folder / "trained").is_dir():
-        call("mttrain", "run", method, f"seed={seed}", f"output={folder}")
+    call("mttrain", "run", method, f"seed={seed}", f"output={folder}")  # a finished run is only exported again
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     told = {
         "iterations": len(lines),
@@ -143,7 +142,8 @@ def read(name: str) -> Tables:
 
 def compared(seeds: Sequence[int]) -> pd.DataFrame:
     """Every comparison that the report shows: method, seed, against, and the columns of ``mteval.compare``."""
-    known = {path.name.removesuffix(".csv.gz"): read(path.name.removesuffix(".csv.gz")) for path in _kept()}
+    names = sorted(path.name.removesuffix(".csv.gz") for path in VERDICTS.glob("*.csv.gz"))
+    known = {name: read(name) for name in names}
     found = []
     for method, seed in product(METHODS, seeds):
         rivals = [BASE, *(f"{rival}-{seed}" for rival in RIVALS if method in OURS)]
@@ -153,10 +153,6 @@ def compared(seeds: Sequence[int]) -> pd.DataFrame:
                 against = rival if rival == BASE else rival.rpartition("-")[0]
                 found.append(table.assign(method=method, seed=seed, against=against))
     return pd.concat(found, ignore_index=True)
-
-
-def _kept() -> list[Path]:
-    return sorted(VERDICTS.glob("*.csv.gz"))
 
 
 def row(table: pd.DataFrame, what: Shown, **where: Any) -> Any:
@@ -208,7 +204,7 @@ def report(table: pd.DataFrame, seeds: Sequence[int]) -> str:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """O_3 and EB_10 of every method, a dot a seed with its 95 % interval of the difference to the base."""
+    """O_3, S_10 and EB_10 of every method, a dot a seed with its 95 % interval of the difference to the base."""
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", sharey=True)
     for axis, what in zip(axes, (O_3, S_10, EB_10), strict=True):
         for k, method in enumerate(METHODS):
