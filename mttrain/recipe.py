@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from mteval.config import Named, OneNamed, read_yaml
 from mteval.errors import UsageError
@@ -85,6 +85,13 @@ class Advantage(Part):
     fusion: Fusion = "advantage"
     credit: Credit = "broadcast"
     discount: float = Field(default=0.9, gt=0, le=1)
+
+    @field_validator("aggregation", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if value == "trajectory":
+            raise ValueError("it needs a scorer of scope 'session', and mteval has none yet")
+        return value
 
 
 class Adapter(Part):
@@ -228,7 +235,7 @@ def build(settings: Mapping[str, Any], origin: str = "") -> Recipe:
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])
-        raise UsageError(f"{where}{place} = {problem['input']!r}: {problem['msg']}") from error
+        raise UsageError(f"{where}{place} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}") from error
     return recipe
 
 
