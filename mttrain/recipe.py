@@ -235,7 +235,8 @@ def build(settings: Mapping[str, Any], origin: str = "") -> Recipe:
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])
-        raise UsageError(f"{where}{place} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}") from error
+        why = problem["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}{place} = {problem['input']!r}: {why}") from error
     return recipe
 
 
