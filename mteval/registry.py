@@ -21,6 +21,10 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
     "editor": {
         "tiny-kontext": "mteval.editors.flux_kontext:TinyKontext",
         "flux-kontext": "mteval.editors.flux_kontext:FluxKontext",
+        "flux2-dev": "mteval.editors.flux2:Flux2Dev",
+        "flux2-klein": "mteval.editors.flux2:Flux2Klein",
+        "qwen-image-edit": "mteval.editors.qwen_image_edit:QwenImageEdit",
+        "qwen-image-edit-plus": "mteval.editors.qwen_image_edit:QwenImageEditPlus",
         "identity": "mteval.editors.controls:Identity",
         "oracle": "mteval.editors.controls:Oracle",
         "codec": "mteval.editors.codec:Codec",

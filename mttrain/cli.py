@@ -103,7 +103,7 @@ def export_run(
 def _prepare_torch() -> None:
     """Before torch is imported: waiting threads must not take the cores."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from mteval.editors.flow import pick_device
+    from mteval.editors.loading import pick_device
     from mteval.editors.quiet import quiet
 
     quiet()

@@ -52,14 +52,15 @@ class Memory:
         return self.network + self.others + self.trained + self.activations
 
 
-def arithmetic(recipe: Recipe, steps: int) -> Arithmetic:
-    """Args: ``steps`` of the sampler."""
+def arithmetic(recipe: Recipe, size: Outline) -> Arithmetic:
     rollout, objective = recipe.rollout, objectives.create(recipe.objective)
     chains = rollout.groups * rollout.group_size
     edits = chains * rollout.turns
     extra = len(set(objective.sets) - {objective.samples_with})
-    sampled = steps if objective.inputs == "own" else 0
-    return Arithmetic(chains, edits, edits * sampled, edits * objective.passes * (3 + extra), recipe.optimizer.updates)
+    sampled = size.steps if objective.inputs == "own" else 0
+    forwards = edits * size.evaluations
+    training = forwards * objective.passes * (3 + extra)
+    return Arithmetic(chains, edits, forwards * sampled, training, recipe.optimizer.updates)
 
 
 def length(recipe: Recipe, done: Arithmetic) -> int:
@@ -129,8 +130,8 @@ def rows(recipe: Recipe, name: str) -> list[tuple[str, str]]:
     """What the command prints, as (what, how much)."""
     size = outline(recipe)
     cls = registry.resolve("editor", recipe.editor.name)
-    done = arithmetic(recipe, size.steps)
-    trained = trained_parameters(size.network, recipe.adapter, cls.lora_targets)
+    done = arithmetic(recipe, size)
+    trained = trained_parameters(size.network, recipe.adapter, cls.lora_targets(size.network))
     parameters = sum(parameter.numel() for parameter in size.network.parameters())
     needs = memory(recipe, size, trained)
     rollout = recipe.rollout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from mteval.editors.flow import Condition, FlowEditor, Step, TextCondition, euler
+from mteval.editors.flow import Condition, FlowEditor, Step, euler
 from mteval.errors import UsageError
 from mttrain.recipe import Adapter
 from mttrain.weights import WeightSets
@@ -24,7 +24,7 @@ class Policy:
         adapter: trains a LoRA of this kind; None = all weights of the network.
 
     Attributes:
-        editor: its ``network`` is the one in training.
+        editor: its ``network`` is the one in training; its text encoders leave the memory to it.
         module: the network without the wrappers of distribution.
         weights: the trainable parameters with their named sets.
         spent: image forwards through the network so far, a backward pass counted as two.
@@ -32,6 +32,7 @@ class Policy:
 
     def __init__(self, editor: FlowEditor, adapter: Adapter | None, checkpointing: bool = False) -> None:
         self.editor = editor
+        editor.frees_text_encoders = True
         network: Any = editor.network
         self.module = network
         self.adapter = adapter
@@ -52,7 +53,7 @@ class Policy:
     def _add(self, adapter: Adapter) -> None:
         from peft import LoraConfig
 
-        targets = adapter.targets or self.editor.lora_targets
+        targets = adapter.targets or self.editor.lora_targets(self.module)
         self.module.add_adapter(
             LoraConfig(
                 r=adapter.rank, lora_alpha=adapter.alpha, target_modules=list(targets), init_lora_weights="gaussian"
@@ -85,54 +86,26 @@ class Policy:
 
     def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, condition: Condition) -> torch.Tensor:
         """v in float32, [n, tokens, channels]; with gradients where they are enabled."""
-        self.spent += len(latents) * (3 if torch.is_grad_enabled() else 1)
+        self.spent += len(latents) * self.editor.evaluations * (3 if torch.is_grad_enabled() else 1)
         with self.precision():
             return self.editor.velocity(latents.to(self.module.dtype), sigma, condition).float()
 
     @torch.no_grad()
     def sample(self, noise: torch.Tensor, condition: Condition, step: Step = euler) -> torch.Tensor:
         """The editor's own loop from noise to data, both [n, tokens, channels]."""
-        self.spent += len(noise) * self.editor.steps
+        self.spent += len(noise) * self.editor.steps * self.editor.evaluations
         with self.precision():
             return self.editor.sample(noise, condition, step)
-
-    @contextmanager
-    def encoders(self) -> Iterator[None]:
-        """Within it the text encoders are on the network's device; outside they leave its memory to the training."""
-        device = next(self.module.parameters()).device
-        for encoder in self.editor.text_encoders:
-            encoder.to(device)
-        try:
-            yield
-        finally:
-            if device.type != "cpu":
-                for encoder in self.editor.text_encoders:
-                    encoder.to("cpu")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Within it the network runs without its wrapper, so that one process may use it while the others wait."""
         wrapped, self.editor.network = self.editor.network, self.module
         try:
-            with self.encoders():
+            with self.editor.with_text_encoders():
                 yield
         finally:
             self.editor.network = wrapped
-
-    @torch.no_grad()
-    def texts(self, instructions: Sequence[str]) -> dict[str, TextCondition]:
-        """The embedding of each distinct instruction, its length padded as in an evaluation."""
-        by_length: dict[int, list[str]] = {}
-        for instruction in dict.fromkeys(instructions):
-            length = self.editor.text_length(instruction)
-            if length is None:
-                raise UsageError(f"the editor cannot read an instruction of this length: {instruction!r}")
-            by_length.setdefault(length, []).append(instruction)
-        found: dict[str, TextCondition] = {}
-        with self.encoders():
-            for length, several in by_length.items():
-                found.update(zip(several, self.editor.encode(several, length), strict=True))
-        return found
 
     @property
     def elements(self) -> int:

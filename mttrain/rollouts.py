@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 
 from mteval.benchmarks.base import Benchmark
-from mteval.editors.flow import Condition, TextCondition
+from mteval.editors.flow import Condition
 from mteval.scorers.base import TurnView
 from mteval.seeds import seed_of
 from mteval.sessions import Session
@@ -117,7 +117,9 @@ class Edits:
     @property
     def shape(self) -> tuple[Any, ...]:
         """Edits of equal shape can be stacked."""
-        return self.condition.size, self.condition.text.shape[1]
+        condition = self.condition
+        texts = tuple((name, text.shape[1:]) for name, text in condition.text.items())
+        return condition.size, condition.image.shape[1], texts
 
 
 def stack(edits: Sequence[Edits]) -> Edits:
@@ -161,7 +163,9 @@ class Rollouts:
             in_doubt: the indices of the groups that go on, told the turn (from 0) once its scouts are with the judge;
                 makes the rollout a branch.
         """
-        texts = self.policy.texts([turn.instruction for group in groups for turn in group.session.turns])
+        editor = self.policy.editor
+        if not editor.text_sees_images:  # all at once: the text encoders come and go once an iteration
+            editor.texts([turn.instruction for group in groups for turn in group.session.turns])
         size, branch = self.settings.group_size, in_doubt is not None
         talks = {
             (group.index, member): Talk(_must(group.states[0]))
@@ -175,7 +179,7 @@ class Rollouts:
             def play(players: Sequence[Chain], turn: int = turn, now: dict[Any, Talk] = now) -> None:
                 for batch in chunks(players, self.settings.batch_size):
                     shown = [now[group.index, 0 if branch else member] for group, member in batch]
-                    edits, images = self._batch(batch, shown, texts, turn, iteration)
+                    edits, images = self._batch(batch, shown, turn, iteration)
                     places = [Place(group.index, member, turn) for group, member in batch]
                     found.update(zip(places, edits, strict=True))
                     if self.objective.inputs == "clean":
@@ -197,19 +201,19 @@ class Rollouts:
         self,
         batch: Sequence[Chain],
         shown: Sequence[Talk],
-        texts: Mapping[str, TextCondition],
         turn: int,
         iteration: int,
     ) -> tuple[list[Edits], list[Image]]:
         """The edits of a batch, those of one shape together, and the images that they made (none from clean inputs)."""
         clean = self.objective.inputs == "clean"
         given = [_must(group.states[turn]) for group, _ in batch] if clean else [talk.image for talk in shown]
-        asked = [texts[group.session.turns[turn].instruction] for group, _ in batch]
+        asked = [group.session.turns[turn].instruction for group, _ in batch]
         seeds = [seed_of(self.seed, "edit", iteration, group.session.id, member, turn) for group, member in batch]
         shared = [seed_of(self.seed, "group", iteration, group.session.id, turn) for group, _ in batch]
+        length = self.policy.editor.text_length
         found: dict[int, Edits] = {}
         images: dict[int, Image] = {}
-        for members in alike(range(len(batch)), lambda k: (given[k].size, len(asked[k].tokens))):
+        for members in alike(range(len(batch)), lambda k: (given[k].size, length(asked[k]))):
             pick = _picker(members)
             edits, made = self._edit(pick(given), pick(asked), pick(seeds), pick(shared), pick(batch), turn)
             found.update(zip(members, edits.split(), strict=True))
@@ -219,7 +223,7 @@ class Rollouts:
     def _edit(
         self,
         images: Sequence[Image],
-        texts: Sequence[TextCondition],
+        instructions: Sequence[str],
         seeds: Sequence[int],
         shared: Sequence[int],
         chains: Sequence[Chain],
@@ -228,7 +232,7 @@ class Rollouts:
         """One batch of edits of one shape, and the images it made (none from clean inputs: nothing is sampled)."""
         policy, objective, editor = self.policy, self.objective, self.policy.editor
         with torch.no_grad():
-            condition = editor.prepare(images, texts)
+            condition = editor.prepare([(image,) for image in images], instructions)
             target = clean = None
             if "target" in objective.needs:
                 target = editor.encode_images([_must(group.states[turn + 1]) for group, _ in chains])
@@ -284,19 +288,23 @@ def _must(image: Image | None) -> Image:
 
 
 def _item(value: Any, k: int) -> Any:
-    """Nested dataclasses of tensors, cut to their k-th item."""
+    """Nested dataclasses and mappings of tensors, cut to their k-th item."""
     if isinstance(value, torch.Tensor):
         return value[k : k + 1]
+    if isinstance(value, Mapping):
+        return {name: _item(inner, k) for name, inner in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _item(getattr(value, f.name), k) for f in fields(value)})
     return value
 
 
 def _merged(values: Sequence[Any]) -> Any:
-    """Nested dataclasses of tensors, concatenated field by field; what is no tensor is taken from the first."""
+    """The same, concatenated part by part; what is no tensor is taken from the first."""
     first = values[0]
     if isinstance(first, torch.Tensor):
         return torch.cat(list(values))
+    if isinstance(first, Mapping):
+        return {name: _merged([value[name] for value in values]) for name in first}
     if is_dataclass(first) and not isinstance(first, type):
         return replace(first, **{f.name: _merged([getattr(v, f.name) for v in values]) for f in fields(first)})
     return first

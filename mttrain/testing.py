@@ -53,9 +53,8 @@ class FlowEditorContract:
         with torch.no_grad():
             both = editor.velocity(noise, sigma, condition)
             for k in range(2):
-                item = Condition(
-                    condition.text[k : k + 1], condition.pooled[k : k + 1], condition.image[k : k + 1], condition.size
-                )
+                text = {name: tensor[k : k + 1] for name, tensor in condition.text.items()}
+                item = Condition(text, condition.image[k : k + 1], condition.size)
                 one = editor.velocity(noise[k : k + 1], sigma[k : k + 1], item)
                 torch.testing.assert_close(both[k : k + 1], one, rtol=1e-3, atol=1e-4)
         assert both.shape == noise.shape
@@ -71,8 +70,9 @@ class FlowEditorContract:
         policy.velocity(noise, torch.tensor([0.9, 0.3]), condition).square().sum().backward()
         reached = {name for name, parameter in policy.module.named_parameters() if parameter.grad is not None}
         assert reached == set(policy.trainable()) and all("lora_" in name for name in reached)
-        adapted = {end for end in editor.lora_targets if any(f".{end}.lora_A" in name for name in reached)}
-        assert adapted == set(editor.lora_targets), "every named layer exists"
+        targets = set(editor.lora_targets(policy.module))
+        adapted = {end for end in targets if any(f".{end}.lora_A" in f".{name}" for name in reached)}
+        assert adapted == targets, "every named layer exists"
 
     def test_an_untrained_adapter_adds_exactly_nothing(self, editor: FlowEditor) -> None:
         condition = self._condition(editor)
@@ -105,6 +105,5 @@ class FlowEditorContract:
         return [Image.linear_gradient("L").resize(self.size).convert("RGB").rotate(angle) for angle in (0, 90)]
 
     def _condition(self, editor: FlowEditor) -> Condition:
-        length = max(editor.text_length(instruction) or 0 for instruction in _INSTRUCTIONS)
         with torch.no_grad():
-            return editor.prepare(self._images(), editor.encode(_INSTRUCTIONS, length))
+            return editor.prepare([(image,) for image in self._images()], _INSTRUCTIONS)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -13,6 +16,8 @@ from mttrain.pretrain import models
 from mttrain.pretrain.export import export
 from mttrain.pretrain.flow import Flow, FlowSettings
 from mttrain.weights import AVERAGE, WeightSets
+
+needs_vision = pytest.mark.skipif(find_spec("torchvision") is None, reason="needs torchvision: make test-vision")
 
 SIZE = 64  # four tokens
 
@@ -44,3 +49,177 @@ def difference(a: Image.Image | None, b: Image.Image | None) -> int:
     """The largest difference of two images in 0..255."""
     assert a is not None and b is not None and a.size == b.size
     return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
+
+
+def byte_tokenizer(*extra: str) -> Any:
+    """Qwen2's tokenizer class with a token a byte, its special tokens, and a chat template of the usual form."""
+    from transformers import Qwen2TokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    symbols = [*bytes_to_unicode().values()]
+    tokenizer = Qwen2TokenizerFast(vocab={symbol: k for k, symbol in enumerate(symbols)}, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *extra]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return tokenizer
+
+
+def flux2_parts(text_width: int, guided: bool) -> dict[str, Any]:
+    """Transformer, codec and scheduler of FLUX.2, tiny and random; a token is 16 pixels a side."""
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+
+    channels = (4, 4, 4, 8)
+    vae = AutoencoderKLFlux2(
+        block_out_channels=channels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        mid_block_add_attention=False,
+    )
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2)
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * text_width,
+        axes_dims_rope=(4, 4, 4, 4),
+        timestep_guidance_channels=16,
+        guidance_embeds=guided,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)
+    return {"vae": vae.eval(), "transformer": transformer.eval(), "scheduler": scheduler}
+
+
+def save_klein(folder: Path, distilled: bool = False) -> Path:
+    """A random FLUX.2 [klein]; its text encoder has 27 layers, because the pipeline reads the ninth, 18th and 27th."""
+    from diffusers import Flux2KleinPipeline
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=27,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+    )
+    pipe = Flux2KleinPipeline(
+        text_encoder=Qwen3ForCausalLM(config).eval(),
+        tokenizer=tokenizer,
+        is_distilled=distilled,
+        **flux2_parts(8, guided=False),
+    )
+    pipe.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_flux2_dev(folder: Path) -> Path:
+    """A random FLUX.2 [dev], whose processor needs torchvision; the pipeline reads the 10th, 20th and 30th layer."""
+    from diffusers import Flux2Pipeline
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration, PixtralImageProcessor, PixtralProcessor
+
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% for part in m['content'] %}{{ part['text'] }}{% endfor %}<|im_end|>\n{% endfor %}"
+    )
+    processor = PixtralProcessor(PixtralImageProcessor(), tokenizer, chat_template=template)
+    heads = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "head_dim": 4}
+    config = Mistral3Config(
+        text_config={
+            "model_type": "mistral",
+            "vocab_size": len(tokenizer),
+            "num_hidden_layers": 30,
+            "num_key_value_heads": 1,
+            **heads,
+        },
+        vision_config={"model_type": "pixtral", "num_hidden_layers": 1, "image_size": 32, "patch_size": 16, **heads},
+    )
+    pipe = Flux2Pipeline(
+        text_encoder=Mistral3ForConditionalGeneration(config).eval(),
+        tokenizer=processor,
+        **flux2_parts(8, guided=True),
+    )
+    pipe.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def save_qwen_edit(folder: Path, plus: bool = False) -> Path:
+    """A random Qwen-Image-Edit, or one of its Plus line; its processor needs torchvision."""
+    import diffusers
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    torch.manual_seed(0)
+    special = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    tokenizer = byte_tokenizer(*special)
+    number = dict(zip(special, tokenizer.convert_tokens_to_ids(list(special)), strict=True))
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 16,
+            "fullatt_block_indexes": [0],
+        },
+        vision_start_token_id=number["<|vision_start|>"],
+        vision_end_token_id=number["<|vision_end|>"],
+        image_token_id=number["<|image_pad|>"],
+        video_token_id=number["<|video_pad|>"],
+    )
+    vae = diffusers.AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.0, 0.5, 2.0, 1.5],
+    )
+    transformer = diffusers.QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 6, 6),
+        zero_cond_t=plus,
+    )
+    pipeline = diffusers.QwenImageEditPlusPipeline if plus else diffusers.QwenImageEditPipeline
+    pipe = pipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+        ),
+        vae=vae.eval(),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config).eval(),
+        tokenizer=tokenizer,
+        processor=Qwen2VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor()),
+        transformer=transformer.eval(),
+    )
+    pipe.save_pretrained(folder, safe_serialization=True)
+    return folder

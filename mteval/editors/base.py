@@ -65,6 +65,7 @@ class EditorInfo:
         seedable: the same request gives the same image on the same machine.
         stateful: keeps a dialogue on its own side, by session id.
         batch_size: the default slice, in sessions; 1 for editors without seeds or that cost money.
+        max_images: how many images it can be shown in one request, the one to edit among them.
         cost_per_image: in US dollars, 0 for local editors.
     """
 
@@ -73,6 +74,7 @@ class EditorInfo:
     seedable: bool = True
     stateful: bool = False
     batch_size: int = 1
+    max_images: int = 1
     cost_per_image: float = 0.0
 
 
@@ -86,6 +88,7 @@ class EditRequest:
         instruction: the text of this turn alone (single-shot: the joined one).
         seed: 0 <= seed < 2**63.
         history: (instruction, resulting image) of the earlier turns, oldest first; empty unless free-running.
+        context: images to show before ``image``, oldest first, as the run's context policy picked them.
     """
 
     session: str
@@ -94,6 +97,7 @@ class EditRequest:
     instruction: str
     seed: int
     history: tuple[tuple[str, Image], ...] = ()
+    context: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mteval.editors import checkpoints
 from mteval.editors.base import EditorInfo, EditRequest, EditResult
-from mteval.editors.flow import checked_device, checked_dtype, pick_device, pick_dtype
+from mteval.editors.loading import Loading, pick_dtype
 from mteval.editors.quiet import quiet
 
 
@@ -21,7 +21,7 @@ class Codec:
     """
 
     def __init__(self, pretrained: str | None = None, device: str = "auto", dtype: str = "auto") -> None:
-        self._wanted = checked_device(device), checked_dtype(dtype)
+        self._loading = Loading(device, dtype)
         how_to_get = "leave pretrained away for the packaged weights, or give a local folder"
         folder = checkpoints.packaged("tiny-kontext")
         if pretrained is not None:
@@ -38,11 +38,10 @@ class Codec:
         from diffusers import AutoencoderKL
         from diffusers.image_processor import VaeImageProcessor
 
-        device, dtype = self._wanted
-        device = pick_device(device)
+        device = self._loading.pick_device()
         vae = AutoencoderKL.from_pretrained(
             self._folder,
-            dtype=pick_dtype(dtype, device),
+            dtype=pick_dtype(self._loading.dtype, device),
             low_cpu_mem_usage=checkpoints.without_second_copy(),
         ).to(device)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)

@@ -1,27 +1,23 @@
 """FlowEditor: the one denoising loop that evaluation and training share.
 
 A family of flow-matching editors says how it encodes text and images, predicts a velocity and decodes; sampling,
-batching and the cache of text embeddings are here. sigma runs from 1 (noise) to 0 (data), x_s = (1 - s) x_0 + s e, and
+batching and the memory of text embeddings are here. sigma runs from 1 (noise) to 0 (data), x_s = (1 - s) x_0 + s e, and
 the network predicts v = e - x_0.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mteval.editors.base import EditorInfo, EditRequest, EditResult
 from mteval.errors import UsageError
-from mteval.registry import nearest
-
-# Before torch is imported: an idle thread of its pool must not spin on a core that others need.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     import torch
@@ -31,30 +27,24 @@ if TYPE_CHECKING:
 Step = Callable[[int, "torch.Tensor", "torch.Tensor", float, float], "torch.Tensor"]
 """(step from 0, latents in float32, velocity, sigma now, sigma then) -> the next latents."""
 
-_DEVICES = ("cuda", "mps", "cpu")
-_DTYPES = ("float32", "bfloat16", "float16")
+Text = Mapping[str, "torch.Tensor"]
+"""What a family's text encoders made of one instruction, by the names that the family gives it."""
 
-
-@dataclass(frozen=True, slots=True)
-class TextCondition:
-    """One instruction: ``tokens`` [length, width] and ``pooled`` [width]."""
-
-    tokens: torch.Tensor
-    pooled: torch.Tensor
+_KEPT = 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a batch is conditioned on; n items of one image size and one text length.
+    """What a batch is conditioned on; n items of one image size, one text length and one number of images.
 
     Attributes:
-        text: [n, length, width]. pooled: [n, width].
-        image: [n, image tokens, channels], the packed latents of the images to edit.
-        size: (width, height) in pixels of what is made.
+        text: name -> [n, ...].
+        image: [n, image tokens, channels], the packed latents of the images that are shown, one after the other, the
+            one to edit last.
+        size: (width, height) in pixels of what is made, and of every image that is shown.
     """
 
-    text: torch.Tensor
-    pooled: torch.Tensor
+    text: Mapping[str, torch.Tensor]
     image: torch.Tensor
     size: tuple[int, int]
 
@@ -67,7 +57,7 @@ class Outline:
         network: on the meta device, so it has shapes and no values.
         tokens: of one edit in the network, the noise, the image to edit and the text together.
         other_parameters: of text encoders and codec, which are never trained.
-        blocks, width: of the network. steps: of the sampler.
+        blocks, width: of the network. steps: of the sampler. evaluations: forwards of the network a step.
     """
 
     network: nn.Module
@@ -76,6 +66,7 @@ class Outline:
     blocks: int
     width: int
     steps: int
+    evaluations: int = 1
 
 
 def euler(step: int, latents: torch.Tensor, velocity: torch.Tensor, now: float, then: float) -> torch.Tensor:
@@ -89,22 +80,28 @@ class FlowEditor(ABC):
     What a trainer needs beyond an evaluation is ``network``, ``lora_targets``, ``text_encoders`` and ``pipe``.
 
     Attributes:
-        steps: velocity evaluations a sample takes.
+        steps: steps of the sampler.
+        evaluations: forwards of the network that a velocity takes: 2 with classifier-free guidance.
         info: see :class:`EditorInfo`.
         network: what ``velocity`` runs, and all that training changes; a trainer may put a wrapped one in its place.
-        lora_targets: the ends of the names of the network's linear layers that a LoRA adapts.
         weights_name: of the weights it starts from, as a model card names them. license: theirs.
         pipe: the diffusers pipeline, whose ``save_pretrained`` and ``save_lora_weights`` write standard folders.
+        text_sees_images: the text embedding depends on the images too, so it cannot be made ahead of them.
+        frees_text_encoders: they leave the accelerator while no text is encoded.
+        returns_input_size: what was made is resized to the size of the image that came in; else it stays as it is.
     """
 
     steps: int
+    evaluations: int = 1
     info: EditorInfo
-    lora_targets: ClassVar[tuple[str, ...]]
-    license: ClassVar[str]
+    license: str
     weights_name: str
+    text_sees_images: ClassVar[bool] = False
+    frees_text_encoders: bool = False
+    returns_input_size: bool = True
 
     def __init__(self) -> None:
-        self._texts: dict[str, TextCondition] = {}
+        self._texts: OrderedDict[str, Text] = OrderedDict()
 
     @classmethod
     @abstractmethod
@@ -123,22 +120,31 @@ class FlowEditor(ABC):
     @abstractmethod
     def network(self, network: nn.Module) -> None: ...
 
+    @classmethod
+    @abstractmethod
+    def lora_targets(cls, network: nn.Module) -> tuple[str, ...]:
+        """The ends of the names of the linear layers that a LoRA adapts; each has a part in the velocity."""
+
     @property
     @abstractmethod
     def text_encoders(self) -> list[nn.Module]:
-        """What ``encode`` runs: may leave the device while no text is encoded."""
+        """What ``encode`` runs."""
 
     @abstractmethod
     def text_length(self, instruction: str) -> int | None:
         """The padded length that holds the instruction, None where none does."""
 
     @abstractmethod
-    def encode(self, instructions: Sequence[str], length: int) -> list[TextCondition]:
-        """Text embeddings, padded to ``length``."""
+    def encode(self, instructions: Sequence[str], length: int, images: Sequence[Sequence[Image]]) -> list[Text]:
+        """Text embeddings, padded to ``length``.
+
+        Args:
+            images: what is shown with each instruction, at the size it came in; empty unless the text sees them.
+        """
 
     @abstractmethod
     def condition(self, images: Sequence[Image]) -> torch.Tensor:
-        """Images of one size -> [n, image tokens, channels]."""
+        """Images of the working size -> [n, tokens of one, channels]."""
 
     @abstractmethod
     def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, condition: Condition) -> torch.Tensor:
@@ -158,11 +164,10 @@ class FlowEditor(ABC):
 
     @abstractmethod
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (width, height) at which an image of ``size`` is edited."""
+        """The (width, height) at which an image of ``size`` is edited; its own working size is itself."""
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The input's own: what the working size made is resized back, so no turn can change the aspect ratio."""
-        return size
+        return size if self.returns_input_size else self.working_size(size)
 
     def accepts(self, instruction: str) -> bool:
         return self.text_length(instruction) is not None
@@ -178,38 +183,47 @@ class FlowEditor(ABC):
         return latents
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
-        """Requests of one image size and text length go through the network together."""
+        """Requests of one image size, text length and number of images go through the network together."""
         import torch
 
         groups: dict[Any, list[int]] = defaultdict(list)
         for k, request in enumerate(requests):
-            groups[request.image.size, self.text_length(request.instruction)].append(k)
+            shape = request.image.size, self.text_length(request.instruction), len(request.context)
+            groups[shape].append(k)
         results: dict[int, EditResult] = {}
         with torch.inference_mode():
-            for (size, length), members in groups.items():
+            for (size, *_), members in groups.items():
                 started = time.perf_counter()
-                images = self._edit([requests[k] for k in members], size, length)
+                images = self._edit([requests[k] for k in members], size)
                 latency = (time.perf_counter() - started) / len(members)
                 results.update(
                     (k, EditResult(image, latency=latency)) for k, image in zip(members, images, strict=True)
                 )
         return [results[k] for k in range(len(requests))]
 
-    def _edit(self, requests: Sequence[EditRequest], size: tuple[int, int], length: int) -> list[Image]:
-        texts = self.texts([request.instruction for request in requests], length)
-        condition = self.prepare([request.image for request in requests], texts)
+    def _edit(self, requests: Sequence[EditRequest], size: tuple[int, int]) -> list[Image]:
+        shown = [(*request.context, request.image) for request in requests]
+        condition = self.prepare(shown, [request.instruction for request in requests])
         latents = self.sample(self.noise([request.seed for request in requests], condition.size), condition)
-        return self.images(latents, condition.size, size)
+        return self.images(latents, condition.size, self.output_size(size))
 
-    def prepare(self, images: Sequence[Image], texts: Sequence[TextCondition]) -> Condition:
-        """The condition of a batch: images of one size, resized to the working size, with texts of one length."""
+    def prepare(self, images: Sequence[Sequence[Image]], instructions: Sequence[str]) -> Condition:
+        """The condition of a batch.
+
+        Args:
+            images: what each item is shown, the image to edit last; the same number for each, and one size.
+            instructions: of one text length.
+        """
         import torch
 
+        size = self.working_size(images[0][-1].size)
+        resized = [[_resized(image, size) for image in shown] for shown in images]
+        texts = self.texts(instructions, images)
+        latents = self.condition([image for shown in resized for image in shown])
         return Condition(
-            text=torch.stack([text.tokens for text in texts]),
-            pooled=torch.stack([text.pooled for text in texts]),
-            image=self.encode_images(images),
-            size=self.working_size(images[0].size),
+            text={name: torch.stack([text[name] for text in texts]) for name in texts[0]},
+            image=latents.reshape(len(images), -1, latents.shape[2]),
+            size=size,
         )
 
     def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
@@ -221,56 +235,65 @@ class FlowEditor(ABC):
         """What ``latents`` [n, tokens, channels] of the working size show, as images of ``size``, RGB of 8 bit."""
         return [_resized(image, size) for image in self.decode(latents, work)]
 
-    def texts(self, instructions: Sequence[str], length: int) -> list[TextCondition]:
-        """Embeddings of ``instructions``; each distinct one is computed once in the life of the editor."""
+    def texts(self, instructions: Sequence[str], images: Sequence[Sequence[Image]] = ()) -> list[Text]:
+        """Embeddings of ``instructions``, each distinct one computed once; with ``images``, those that see them.
+
+        What was computed last is kept, a gigabyte of it. With instructions of several lengths, each has its own.
+        """
+        if self.text_sees_images:
+            return self._encoded(instructions, images)
         new = [text for text in dict.fromkeys(instructions) if text not in self._texts]
-        if new:
-            self._texts.update(zip(new, self.encode(new, length), strict=True))
-        return [self._texts[text] for text in instructions]
+        found = {text: self._texts[text] for text in dict.fromkeys(instructions) if text in self._texts}
+        found.update(zip(new, self._encoded(new, ()), strict=True))
+        for text, made in found.items():
+            self._texts[text] = made
+            self._texts.move_to_end(text)
+        size = sum(map(_bytes, self._texts.values()))
+        while size > _KEPT and len(self._texts) > len(found):
+            size -= _bytes(self._texts.popitem(last=False)[1])
+        return [found[text] for text in instructions]
+
+    def _encoded(self, instructions: Sequence[str], images: Sequence[Sequence[Image]]) -> list[Text]:
+        import torch
+
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for k, instruction in enumerate(instructions):
+            length = self.text_length(instruction)
+            if length is None:
+                raise UsageError(f"the editor cannot read an instruction of this length: {instruction!r}")
+            by_length[length].append(k)
+        found: dict[int, Text] = {}
+        # Not in inference mode: a trainer may use the same embeddings where gradients are taken.
+        with torch.inference_mode(False), torch.no_grad(), self.with_text_encoders() if by_length else nullcontext():
+            for length, members in by_length.items():
+                shown = [images[k] for k in members] if images else []
+                found.update(zip(members, self.encode([instructions[k] for k in members], length, shown), strict=True))
+        return [found[k] for k in range(len(instructions))]
+
+    @contextmanager
+    def with_text_encoders(self) -> Iterator[None]:
+        """Within it the text encoders are on the network's device, and stay there."""
+        if not self.frees_text_encoders:
+            yield
+            return
+        device = next(self.network.parameters()).device
+        for encoder in self.text_encoders:
+            encoder.to(device)
+        self.frees_text_encoders = False
+        try:
+            yield
+        finally:
+            self.frees_text_encoders = True
+            if device.type != "cpu":
+                for encoder in self.text_encoders:
+                    encoder.to("cpu")
+
+
+def _bytes(text: Text) -> int:
+    return sum(tensor.nbytes for tensor in text.values())
 
 
 def _resized(image: Image, size: tuple[int, int]) -> Image:
     from PIL import Image as Pillow
 
     return image if image.size == size else image.resize(size, Pillow.Resampling.LANCZOS)
-
-
-def checked_device(device: str) -> str:
-    """``device``, or a UsageError that names the valid ones. Does not import torch."""
-    if device.partition(":")[0] not in ("auto", *_DEVICES):
-        raise UsageError(f"unknown device '{device}': {nearest(device, ['auto', *_DEVICES])}")
-    return device
-
-
-def checked_dtype(dtype: str) -> str:
-    """``dtype``, or a UsageError that names the valid ones. Does not import torch."""
-    if dtype not in ("auto", *_DTYPES):
-        raise UsageError(f"unknown dtype '{dtype}': {nearest(dtype, ['auto', *_DTYPES])}")
-    return dtype
-
-
-def pick_device(device: str) -> str:
-    """``auto`` is the first of cuda, mps, cpu that there is.
-
-    On the CPU the thread pool is cut to the cores that this process may use: a wider one makes small models ten times
-    slower.
-    """
-    import torch
-
-    if device == "auto":
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"there is no CUDA device for --device {device}: choose another, or leave it away")
-    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
-        torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
-    return device
-
-
-def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    """``auto`` is float32 on the CPU and bfloat16 elsewhere."""
-    import torch
-
-    name = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
-    picked: torch.dtype = getattr(torch, name)
-    return picked

@@ -19,7 +19,7 @@ from torch import nn
 
 from mteval import registry
 from mteval.editors.base import EditorInfo
-from mteval.editors.flow import Condition, FlowEditor, Outline, TextCondition
+from mteval.editors.flow import Condition, FlowEditor, Outline, Text
 from mteval.editors.flux_kontext import FluxKontext
 from mttrain.objectives.base import Objective
 from mttrain.policy import Policy
@@ -55,13 +55,16 @@ class Given(nn.Module):
 class FakeEditor(FlowEditor):
     """Runs ``network(latents, sigma, condition.image)``; the rest of an editor is as small as it can be."""
 
-    lora_targets = ()
     license = "none"
 
     def __init__(self, network: nn.Module, steps: int = 10, tokens: int = TOKENS, channels: int = CHANNELS) -> None:
         super().__init__()
         self._network, self.steps, self.shape = network, steps, (tokens, channels)
         self.info, self.weights_name = EditorInfo("fake", "fake"), "fake"
+
+    @classmethod
+    def lora_targets(cls, network: nn.Module) -> tuple[str, ...]:
+        return ()
 
     @classmethod
     def outline(cls, **arguments: Any) -> Outline:
@@ -86,8 +89,8 @@ class FakeEditor(FlowEditor):
     def text_length(self, instruction: str) -> int | None:
         return 1
 
-    def encode(self, instructions: Sequence[str], length: int) -> list[TextCondition]:
-        return [TextCondition(torch.zeros(length, 1), torch.zeros(1)) for _ in instructions]
+    def encode(self, instructions: Sequence[str], length: int, images: Sequence[Sequence[Image.Image]]) -> list[Text]:
+        return [{"tokens": torch.zeros(length, 1)} for _ in instructions]
 
     def condition(self, images: Sequence[Image.Image]) -> torch.Tensor:
         return torch.zeros(len(images), *self.shape)
@@ -142,7 +145,7 @@ def gradient(policy: Policy) -> torch.Tensor:
 def edits_of(latents: torch.Tensor, **more: Any) -> Edits:
     """Edits that made ``latents``; the members of one group, each with a seed of its own."""
     n = len(latents)
-    condition = Condition(torch.zeros(n, 1, 1), torch.zeros(n, 1), torch.zeros(latents.shape), SIZE)
+    condition = Condition({"tokens": torch.zeros(n, 1, 1)}, torch.zeros(latents.shape), SIZE)
     return Edits(**{"condition": condition, "latents": latents, "seeds": tuple(range(n)), "shared": (7,) * n, **more})
 
 

@@ -9,12 +9,14 @@ import torch
 
 from mteval import registry
 from mteval.editors.flow import FlowEditor
+from mteval.editors.flux2 import Flux2Dev, Flux2Klein
 from mteval.editors.flux_kontext import FluxKontext, TinyKontext
+from mteval.editors.qwen_image_edit import QwenImageEdit, QwenImageEditPlus
 from mteval.errors import UsageError
 from mttrain.policy import Policy
 from mttrain.recipe import Adapter
 from mttrain.testing import FlowEditorContract
-from tests.tiny_pipelines import save_kontext
+from tests.tiny_pipelines import needs_vision, save_flux2_dev, save_klein, save_kontext, save_qwen_edit
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +36,42 @@ class TestTinyKontext(FlowEditorContract):
         return TinyKontext(device="cpu")
 
 
+class TestFlux2Klein(FlowEditorContract):
+    @pytest.fixture
+    def editor(self, tmp_path: Path) -> FlowEditor:
+        return Flux2Klein(str(save_klein(tmp_path)), steps=3, device="cpu")
+
+
+@needs_vision
+class TestFlux2Dev(FlowEditorContract):
+    @pytest.fixture
+    def editor(self, tmp_path: Path) -> FlowEditor:
+        return Flux2Dev(str(save_flux2_dev(tmp_path)), steps=3, device="cpu")
+
+
+@needs_vision
+class TestQwenImageEdit(FlowEditorContract):
+    @pytest.fixture
+    def editor(self, tmp_path: Path) -> FlowEditor:
+        return QwenImageEdit(str(save_qwen_edit(tmp_path)), steps=3, resolution="keep:64x64", device="cpu")
+
+
+@needs_vision
+class TestQwenImageEditPlus(FlowEditorContract):
+    @pytest.fixture
+    def editor(self, tmp_path: Path) -> FlowEditor:
+        folder = save_qwen_edit(tmp_path, plus=True)
+        return QwenImageEditPlus(str(folder), steps=3, resolution="keep:64x64", device="cpu")
+
+
 def test_every_registered_family_is_held_to_the_contract() -> None:
     flows = {
         cls
         for cls in (registry.resolve("editor", name) for name in registry.names("editor"))
         if issubclass(cls, FlowEditor)
     }
-    assert flows == {FluxKontext, TinyKontext}, "add a FlowEditorContract for the new family above"
+    named = {name.removeprefix("Test") for name in globals() if name.startswith("Test")}
+    assert {cls.__name__ for cls in flows} == named, "add a FlowEditorContract for the new family above"
 
 
 def test_the_outline_is_the_editor(pretrained: Path) -> None:
@@ -58,7 +89,7 @@ def test_the_outline_is_the_editor(pretrained: Path) -> None:
 
 def test_without_weights_the_outline_is_the_published_one() -> None:
     """FLUX.1-Kontext-dev has 11.90 billion parameters in its transformer (sum of its published shapes)."""
-    outline = FluxKontext.outline(size=(512, 512))
+    outline = FluxKontext.outline(resolution="keep:512x512")
     assert sum(p.numel() for p in outline.network.parameters()) == 11_901_408_320
     assert outline.tokens == 1024 + 1024 + 512
 
@@ -76,6 +107,6 @@ def test_a_lora_on_bfloat16_weights_is_kept_in_float32(pretrained: Path) -> None
 
 def test_what_the_editor_refuses_its_outline_refuses() -> None:
     with pytest.raises(UsageError, match="multiples of 16"):
-        FluxKontext.outline(size=(500, 512))
+        FluxKontext.outline(resolution="keep:500x512")
     with pytest.raises(UsageError, match="at least 1"):
         FluxKontext.outline(steps=0)

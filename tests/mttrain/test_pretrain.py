@@ -152,10 +152,7 @@ def test_the_exported_editor_predicts_what_was_trained(tmp_path: Path) -> None:
     t5, clip = flow.tokens([text], 14)
     with torch.no_grad():
         trained = flow.velocity(noise, image, torch.tensor([0.7]), t5, clip, position_ids(3, 14))
-        (condition,) = editor.texts([text], 14)
-        from mteval.editors.flow import Condition
-
-        whole = Condition(condition.tokens[None], condition.pooled[None], image, (96, 96))
+        whole = replace(editor.prepare([(_picture(),)], [text]), image=image)
         used = editor.velocity(noise, torch.tensor([0.7]), whole)
     assert torch.allclose(trained, used, atol=1e-5)
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from mteval.editors.base import EditRequest
+from mteval.editors.flow_pipeline import FlowPipeline
+from mteval.editors.flux2 import Flux2Dev, Flux2Klein
 from mteval.editors.flux_kontext import FluxKontext
-from tests.tiny_pipelines import difference, picture, request, save_kontext
+from mteval.editors.qwen_image_edit import QwenImageEdit, QwenImageEditPlus
+from tests import tiny_pipelines
+from tests.tiny_pipelines import difference, needs_vision, picture, request, save_kontext
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +58,58 @@ def test_the_codec_control_is_the_vae(folder: Path) -> None:
         assert difference(result.image, image) <= 1
     odd = codec.edit([request(1, image=picture(1, (50, 70)))])[0].image
     assert odd is not None and odd.size == codec.output_size((50, 70)) == (50, 70)
+
+
+def one_by_one(editor: FlowPipeline, shape: tuple[int, ...], context: int = 0, **arguments: Any) -> None:
+    """``editor``, in one batch, against its pipeline's own call an edit, from noise of ``shape`` and the same seed."""
+    requests = [request(1), request(2, "Remove the blue star.")]
+    requests = [replace(r, context=tuple(picture(9 + k) for k in range(context))) for r in requests]
+    for asked, result in zip(requests, editor.edit(requests), strict=True):
+        noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(asked.seed))
+        with torch.inference_mode():
+            theirs = editor.pipe(
+                image=shown(asked),
+                prompt=asked.instruction,
+                latents=noise,
+                num_inference_steps=editor.steps,
+                **arguments,
+            ).images[0]
+        assert difference(result.image, theirs) <= 1
+
+
+def shown(asked: EditRequest) -> Any:
+    return [*asked.context, asked.image] if asked.context else asked.image
+
+
+@pytest.mark.parametrize("context", [0, 1])
+@pytest.mark.parametrize(("distilled", "guidance"), [(False, 4.0), (False, 1.0), (True, 4.0)])
+def test_klein_is_the_pipeline(tmp_path: Path, distilled: bool, guidance: float, context: int) -> None:
+    folder = tiny_pipelines.save_klein(tmp_path, distilled)
+    editor = Flux2Klein(str(folder), steps=3, guidance=guidance, device="cpu")
+    assert editor.evaluations == (2 if guidance > 1 and not distilled else 1)
+    one_by_one(editor, (16, 4, 4), context, guidance_scale=guidance)
+
+
+@needs_vision
+@pytest.mark.parametrize("context", [0, 1])
+def test_flux2_dev_is_the_pipeline(tmp_path: Path, context: int) -> None:
+    editor = Flux2Dev(str(tiny_pipelines.save_flux2_dev(tmp_path)), steps=3, device="cpu")
+    one_by_one(editor, (16, 4, 4), context, guidance_scale=4.0)
+
+
+@needs_vision
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_qwen_image_edit_is_the_pipeline(tmp_path: Path, guidance: float) -> None:
+    folder = tiny_pipelines.save_qwen_edit(tmp_path)
+    editor = QwenImageEdit(str(folder), steps=3, guidance=guidance, resolution="model", device="cpu")
+    editor.model_size = lambda size: size  # type: ignore[method-assign]
+    one_by_one(editor, (1, 4, 8, 8), true_cfg_scale=guidance, negative_prompt=" ", height=64, width=64)
+
+
+@needs_vision
+@pytest.mark.parametrize("context", [0, 1])
+def test_qwen_image_edit_plus_is_the_pipeline(tmp_path: Path, context: int) -> None:
+    folder = tiny_pipelines.save_qwen_edit(tmp_path, plus=True)
+    editor = QwenImageEditPlus(str(folder), steps=3, guidance=4.0, resolution="model", device="cpu")
+    editor.model_size = lambda size: size  # type: ignore[method-assign]
+    one_by_one(editor, (1, 4, 8, 8), context, true_cfg_scale=4.0, negative_prompt=" ", height=64, width=64)

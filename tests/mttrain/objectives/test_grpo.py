@@ -417,7 +417,7 @@ def test_before_an_update_the_ratio_is_1_in_bfloat16(
     objective = made(**settings)
     policy = real_policy(pretrained, objective, adapter, "bf16")
     editor = policy.editor
-    condition = editor.prepare([picture(1), picture(2)], editor.texts(["Add a red circle", "Remove the star"], 12))
+    condition = editor.prepare([(picture(1),), (picture(2),)], ["Add a red circle", "Remove the star"])
     noise = editor.noise([1, 2], condition.size)
     data, path = objective.sample(policy, noise, condition, [3, 4])
     sigmas = editor.sigmas(condition.size)
