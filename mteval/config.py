@@ -29,6 +29,7 @@ from mteval.sessions import Protocol
 
 SeedPolicy = Literal["per-turn", "per-session", "fixed"]
 OnMissing = Literal["stop", "carry"]
+Context = Literal["last", "first+last", "all"]
 
 
 class Named(BaseModel):
@@ -76,6 +77,8 @@ class RunConfig(BaseModel):
         device, dtype: passed on to editors that take them.
         seed: 0 <= seed < 2**63. seed_policy: see :func:`mteval.rollout.seed_for`.
         on_missing: what follows a turn without an image: nothing (``stop``), or the last image (``carry``).
+        context: the images that an editor is shown: the one to edit (``last``), the source before it (``first+last``),
+            or every state so far (``all``); for editors that take several.
         fail_on_error: a share (``5%``) or a count (``5``) of errors above which the run exits with 1.
         asserts: conditions on metrics, for example ``turn_success@3>=0.4``; one that fails exits with 100.
         output: the run folder; None = ``runs/<model>-<benchmark>-<identity>``.
@@ -96,6 +99,7 @@ class RunConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     seed_policy: SeedPolicy = "per-turn"
     on_missing: OnMissing = "stop"
+    context: Context = "last"
     fail_on_error: str = Field(default="5%", pattern=r"^\d+(\.\d+)?%$|^\d+$", coerce_numbers_to_str=True)
     asserts: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(default=(), alias="assert")
     output: Path | None = None

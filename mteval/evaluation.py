@@ -106,12 +106,18 @@ def options_of(plan: Plan, editor: Editor) -> rollout.Options:
     Raises:
         UsageError: a batch of several sessions, which a resumed run may ask for twice, where that would cost money or
             give
-            other images.
+            other images; more images a turn than the editor takes.
     """
     config = plan.config
     if (config.batch_size or 1) > 1 and (editor.info.cost_per_image or not editor.info.seedable):
         reason = "its images cost money" if editor.info.cost_per_image else "it has no seeds"
         raise UsageError(f"--batch-size {config.batch_size}: {editor.info.id} is asked one by one, because {reason}")
+    shown = {"last": 1, "first+last": 2, "all": plan.turns}[config.context]
+    if min(shown, plan.turns) > editor.info.max_images:
+        raise UsageError(
+            f"--context {config.context} shows up to {shown} images a turn, and {editor.info.id} takes "
+            f"{editor.info.max_images}"
+        )
     return rollout.Options(
         protocols=plan.protocols,
         batch_size=config.batch_size or editor.info.batch_size,
@@ -119,6 +125,7 @@ def options_of(plan: Plan, editor: Editor) -> rollout.Options:
         seed=config.seed,
         seed_policy=config.seed_policy,
         on_missing=config.on_missing,
+        context=config.context,
     )
 
 

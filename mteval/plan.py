@@ -98,6 +98,7 @@ def prepare(
         "seed": config.seed,
         "seed_policy": config.seed_policy,
         "on_missing": config.on_missing,
+        "context": config.context,
         "batch_size": config.batch_size,
     }
     folder = config.output or root / _folder_name(config, info.id, identity)

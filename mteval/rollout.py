@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mteval.benchmarks.base import Benchmark
-    from mteval.config import OnMissing, SeedPolicy
+    from mteval.config import Context, OnMissing, SeedPolicy
     from mteval.sessions import Protocol, Session, TurnState
 
 JOIN = ". "
@@ -91,6 +91,7 @@ class Options:
     seed: int = 0
     seed_policy: SeedPolicy = "per-turn"
     on_missing: OnMissing = "stop"
+    context: Context = "last"
     retry: Retry = field(default_factory=Retry)
 
 
@@ -198,7 +199,8 @@ class _Slice:
             error = "the instruction is longer than the editor's text limit"
             return _Case(session, None, instruction, input=content, state="skipped", error=error)
         seed = seed_for(self.options.seed_policy, self.options.seed, session.id, turn, repeat)
-        request = EditRequest(session.id, turn, self._image(content), instruction, seed, history)
+        context = self._context(session, protocol, turn, repeat, content)
+        request = EditRequest(session.id, turn, self._image(content), instruction, seed, history, context)
         return _Case(session, request, instruction, seed, content)
 
     def _own_output(self, session: Session, turn: int, repeat: int) -> str | None:
@@ -209,6 +211,18 @@ class _Slice:
     def _history(self, session: Session, turn: int, repeat: int) -> tuple[tuple[str, Image], ...]:
         earlier = [self.writer.turns[TurnKey(session.id, "free-running", t, repeat)] for t in range(1, turn)]
         return tuple((record.instruction, self._image(record.image)) for record in earlier if record.image)
+
+    def _context(self, session: Session, protocol: Protocol, turn: int, repeat: int, shown: str) -> tuple[Image, ...]:
+        """The states before the one that is ``shown`` to be edited, from the source on, as the context policy says."""
+        if turn == 1 or protocol == "single-shot" or self.options.context == "last":
+            return ()
+        contents = [self.writer.turns[TurnKey(session.id, protocol, 1, repeat)].input]
+        for state in range(1, turn - 1) if self.options.context == "all" else ():
+            if protocol == "free-running":
+                contents.append(self.writer.turns[TurnKey(session.id, protocol, state, repeat)].image)
+            elif (image := self.benchmark.reference(session, state)) is not None:
+                contents.append(self._keep(image))
+        return tuple(self._image(content) for content in contents if content not in (None, shown))
 
     def _keep(self, image: Image) -> str:
         (content,) = self.writer.put_images([image])

@@ -51,6 +51,10 @@ def run(
     on_missing: Annotated[
         str | None, typer.Option(help="After a turn without image: stop, or carry the last one. [default: stop]")
     ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(help="Images shown, if the editor takes several: last, first+last, all. [default: last]"),
+    ] = None,
     scorers: Annotated[
         list[str] | None, typer.Option(help="name or name:key=value; none = no scoring. Repeatable.")
     ] = None,
@@ -102,6 +106,7 @@ def run(
         "seed": seed,
         "seed_policy": seed_policy,
         "on_missing": on_missing,
+        "context": context,
         "fail_on_error": fail_on_error,
         "assert": asserts,
         "output": output,

@@ -108,6 +108,7 @@ def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("scorers", ", ".join(f"{name} (version {of['scoring_version']})" for name, of in config["scorers"].items())),
         ("seed", f"{settings['seed']}, {settings['seed_policy']}"),
         ("after a turn without an image", settings["on_missing"]),
+        ("images shown to the editor", RunConfig.model_validate(settings).context),
         ("batch slice", _count(config["batch_size"], "session")),
         ("machine", ", ".join(str(value) for value in _machine(hardware) if value)),
         ("versions", ", ".join(versions)),

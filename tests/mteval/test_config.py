@@ -115,6 +115,7 @@ IDENTITY: dict[str, Any] = {
     "seed": 7,
     "seed_policy": "fixed",
     "on_missing": "carry",
+    "context": "all",
     "batch_size": 2,
     "model": {"name": PAINTER, "args": {"revision": "2"}},
     "benchmark": {**ROWS, "args": {"ragged": True}},

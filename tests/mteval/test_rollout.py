@@ -82,6 +82,36 @@ def test_history_is_given_in_free_running_alone_oldest_first(tmp_path: Path) -> 
             assert np.array_equal(np.asarray(image), pixels(folder, find(folder, "s000", "free-running", t).image))
 
 
+@pytest.mark.parametrize(("policy", "states"), [("last", []), ("first+last", [0]), ("all", [0, 1, 2])])
+def test_the_context_policy_picks_what_is_shown_beside_the_image(
+    tmp_path: Path, policy: str, states: list[int]
+) -> None:
+    editor = Painter()
+    folder = run(tmp_path, editor, turns=4, limit=1, context=policy)
+    session = Rows().sessions(4)[0]
+    asked = [request for call in editor.calls for request in call]
+    assert all(not request.context for request in asked if request.turn == 1)
+    free, forced, single = (request for request in asked if request.turn == 4)
+    own = [pixels(folder, find(folder, "s000", "free-running", t).image) for t in (1, 2)]
+    for images, request in (
+        ([np.asarray(Rows().source(session)), *own], free),
+        ([np.asarray(Rows().reference(session, t)) for t in range(3)], forced),
+    ):
+        assert len(request.context) == len(states)
+        for state, image in zip(states, request.context, strict=True):
+            assert np.array_equal(images[state], np.asarray(image))
+    assert single.context == ()
+
+
+def test_the_context_never_shows_an_image_twice(tmp_path: Path) -> None:
+    editor = Faulty({("s000", 1): Blocked("no"), ("s000", 2): Blocked("no")})
+    run(tmp_path, editor, turns=3, limit=1, context="all", on_missing="carry", protocols=("free-running",))
+    (last,) = (request for call in editor.calls for request in call if request.turn == 3)
+    assert last.context == () and np.array_equal(
+        np.asarray(last.image), np.asarray(Rows().source(Rows().sessions(3)[0]))
+    )
+
+
 @given(st.integers(0, 2**63 - 1), st.text(max_size=8), st.integers(1, 20), st.integers(1, 20), st.integers(1, 5))
 def test_seed_policies(seed: int, session: str, turn: int, other: int, repeat: int) -> None:
     assert "protocol" not in inspect.signature(seed_for).parameters
