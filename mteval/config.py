@@ -79,6 +79,9 @@ class RunConfig(BaseModel):
         on_missing: what follows a turn without an image: nothing (``stop``), or the last image (``carry``).
         context: the images that an editor is shown: the one to edit (``last``), the source before it (``first+last``),
             or every state so far (``all``); for editors that take several.
+        concurrency: sessions that are asked about side by side; None = the editor's own.
+        retries: how often an edit is asked again that failed for a reason that may pass.
+        max_cost: US dollars that the run may cost; it stops before, and goes on with a higher one.
         fail_on_error: a share (``5%``) or a count (``5``) of errors above which the run exits with 1.
         asserts: conditions on metrics, for example ``turn_success@3>=0.4``; one that fails exits with 100.
         output: the run folder; None = ``runs/<model>-<benchmark>-<identity>``.
@@ -100,6 +103,9 @@ class RunConfig(BaseModel):
     seed_policy: SeedPolicy = "per-turn"
     on_missing: OnMissing = "stop"
     context: Context = "last"
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    retries: int = Field(default=5, ge=0)
+    max_cost: Annotated[float, Field(gt=0)] | None = None
     fail_on_error: str = Field(default="5%", pattern=r"^\d+(\.\d+)?%$|^\d+$", coerce_numbers_to_str=True)
     asserts: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(default=(), alias="assert")
     output: Path | None = None

@@ -126,6 +126,9 @@ def options_of(plan: Plan, editor: Editor) -> rollout.Options:
         seed_policy=config.seed_policy,
         on_missing=config.on_missing,
         context=config.context,
+        concurrency=config.concurrency or editor.info.concurrency,
+        max_cost=config.max_cost,
+        retry=rollout.Retry(attempts=1 + config.retries),
     )
 
 

@@ -11,8 +11,10 @@ Retries live here and nowhere else.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ from mteval.editors.base import (
     Transient,
 )
 from mteval.errors import UsageError
+from mteval.pace import LONGEST_WAIT, Budget, Pace
 from mteval.seeds import seed_of
 from mteval.sessions import TurnKey, TurnRecord
 from mteval.store import RunWriter, Timing
@@ -69,9 +72,9 @@ class Retry:
         longest_wait: an editor that asks to wait longer is not waited for. sleep: replaced in tests.
     """
 
-    attempts: int = 4
+    attempts: int = 6
     first_wait: float = 1.0
-    longest_wait: float = 600.0
+    longest_wait: float = LONGEST_WAIT
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, errors: Sequence[EditError], attempt: int) -> float:
@@ -92,6 +95,8 @@ class Options:
     seed_policy: SeedPolicy = "per-turn"
     on_missing: OnMissing = "stop"
     context: Context = "last"
+    concurrency: int = 1
+    max_cost: float | None = None
     retry: Retry = field(default_factory=Retry)
 
 
@@ -117,21 +122,56 @@ def roll_out(
 ) -> None:
     """Run every session under every protocol and record it; what is recorded already is left alone.
 
+    Slices do not depend on each other, and ``options.concurrency`` of them run side by side.
+
     Args:
         sessions: in the benchmark's order; the slices are cut from this list.
-        advance: told how many turns were just recorded or found.
+        advance: told how many turns were just recorded or found, from one thread at a time.
 
     Raises:
-        Fatal: the editor can answer nothing more; everything before this call is recorded.
+        Fatal: the editor can answer nothing more, or the money is spent; everything before this call is recorded, and
+            so are the calls that ran beside it.
     """
-    for part in _slices(sessions, options.batch_size):
-        longest = max(len(session.turns) for session in part)
-        for repeat in range(1, options.repeats + 1):
-            advance(_Slice(editor, benchmark, part, options, writer).turn(repeat, 1, options.protocols))
-            for protocol in options.protocols:
-                rollouts = _Slice(editor, benchmark, part, options, writer)
-                for turn in range(2, longest + 1):
-                    advance(rollouts.turn(repeat, turn, (protocol,)))
+    paid = writer.timings() if options.max_cost is not None else []
+    dearest = max([editor.info.cost_per_image, *(timing.cost / timing.attempts for timing in paid)])
+    budget = Budget(options.max_cost, sum(timing.cost for timing in paid), dearest)
+    asker = _Asker(editor, options.retry, Pace(options.concurrency, sleep=options.retry.sleep), budget)
+    stop, told = threading.Event(), threading.Lock()
+
+    def play(part: Sequence[Session]) -> None:
+        for count in _play(part, asker, benchmark, options, writer):
+            with told:
+                advance(count)
+            if stop.is_set():
+                return
+
+    parts = _slices(sessions, options.batch_size)
+    if options.concurrency == 1:
+        for part in parts:
+            play(part)
+        return
+    with ThreadPoolExecutor(options.concurrency, thread_name_prefix="session") as pool:
+        futures = [pool.submit(play, part) for part in parts]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:  # Ctrl-C too: what is on its way was paid for, and is recorded before this ends
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _play(
+    part: Sequence[Session], asker: _Asker, benchmark: Benchmark, options: Options, writer: RunWriter
+) -> Iterator[int]:
+    """One slice under every protocol, call by call; yields the turns of each call."""
+    longest = max(len(session.turns) for session in part)
+    for repeat in range(1, options.repeats + 1):
+        yield _Slice(asker, benchmark, part, options, writer).turn(repeat, 1, options.protocols)
+        for protocol in options.protocols:
+            rollouts = _Slice(asker, benchmark, part, options, writer)
+            for turn in range(2, longest + 1):
+                yield rollouts.turn(repeat, turn, (protocol,))
 
 
 def _slices(sessions: Sequence[Session], size: int) -> Iterator[Sequence[Session]]:
@@ -151,13 +191,72 @@ class _Case:
     error: str | None = None
 
 
+class _Asker:
+    """Asks the editor, at its pace and within the budget, and asks again what may work when asked again."""
+
+    def __init__(self, editor: Editor, retry: Retry, pace: Pace, budget: Budget) -> None:
+        self.editor, self.retry, self.pace, self.budget = editor, retry, pace, budget
+
+    def ask(self, requests: Sequence[EditRequest]) -> list[tuple[EditResult, int]]:
+        """Each result with the number of its attempts.
+
+        Raises:
+            Fatal: the editor can answer nothing more, or the money is spent.
+        """
+        retry = self.retry
+        results = [(result, 1) for result in self._call(requests)]
+        for attempt in range(1, retry.attempts):
+            again = [i for i, (result, _) in enumerate(results) if isinstance(result.error, Transient | RateLimited)]
+            if not again:
+                break
+            wait = retry.wait([error for i in again if (error := results[i][0].error)], attempt)
+            if wait > retry.longest_wait:
+                break
+            retry.sleep(wait)
+            for i, fresh in zip(again, self._call([requests[i] for i in again], waited=True), strict=True):
+                before, attempts = results[i]
+                spent = replace(fresh, latency=before.latency + fresh.latency, cost=before.cost + fresh.cost)
+                results[i] = spent, attempts + 1
+        return results
+
+    def _call(self, requests: Sequence[EditRequest], waited: bool = False) -> list[EditResult]:
+        if not requests:
+            return []
+        return self.pace.call(lambda: self.budget.call(len(requests), lambda: self._edit(requests)), waited)
+
+    def _edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+        """One call of the editor, checked; what it raises fails the turns it was raised for, asked one by one."""
+        began = time.perf_counter()
+        try:
+            results = self.editor.edit(requests)
+        except (Fatal, UsageError):  # what a person has to mend is no fault of a turn
+            raise
+        except EditError as error:
+            results = [EditResult(error=error) for _ in requests]
+        except Exception as error:
+            if len(requests) > 1:
+                return [self._edit([request])[0] for request in requests]
+            results = [EditResult(error=_Raised(f"{type(error).__name__}: {error}"))]
+        share = (time.perf_counter() - began) / len(requests)
+        if len(results) != len(requests):
+            mismatch = BadOutput(f"{len(results)} results for {len(requests)} requests")
+            results = [EditResult(error=mismatch) for _ in requests]
+        return [self._checked(request, result, share) for request, result in zip(requests, results, strict=True)]
+
+    def _checked(self, request: EditRequest, result: EditResult, share: float) -> EditResult:
+        if isinstance(result.error, Fatal):
+            raise result.error
+        fault = result.error or _fault(result.image, self.editor.output_size(request.image.size))
+        return EditResult(None if fault else result.image, fault, result.latency or share, result.cost)
+
+
 class _Slice:
     """The rollouts of one slice of the session list under one protocol, one batch call at a time."""
 
     def __init__(
-        self, editor: Editor, benchmark: Benchmark, part: Sequence[Session], options: Options, writer: RunWriter
+        self, asker: _Asker, benchmark: Benchmark, part: Sequence[Session], options: Options, writer: RunWriter
     ) -> None:
-        self.editor = editor
+        self.asker = asker
         self.benchmark = benchmark
         self.part = part
         self.options = options
@@ -170,7 +269,7 @@ class _Slice:
         keys = [TurnKey(session.id, protocol, turn, repeat) for session in live for protocol in protocols]
         if not all(key in self.writer.turns and self.writer.turns[key].slice >= len(self.part) for key in keys):
             cases = [self._case(session, protocols[0], turn, repeat) for session in live]
-            answers = iter(self._ask([case.request for case in cases if case.request]))
+            answers = iter(self.asker.ask([case.request for case in cases if case.request]))
             results = [next(answers) if case.request else None for case in cases]
             self._record(cases, results, turn, repeat, protocols)
         return len(live)
@@ -195,7 +294,7 @@ class _Slice:
             error = f"there is no {reason} after turn {turn - 1}"
             return _Case(session, None, instruction, error=error)
         content = shown if isinstance(shown, str) else self._keep(shown)
-        if not self.editor.accepts(instruction):
+        if not self.asker.editor.accepts(instruction):
             error = "the instruction is longer than the editor's text limit"
             return _Case(session, None, instruction, input=content, state="skipped", error=error)
         seed = seed_for(self.options.seed_policy, self.options.seed, session.id, turn, repeat)
@@ -233,55 +332,6 @@ class _Slice:
         if content not in self.images:
             self.images[content] = self.writer.image(content)
         return self.images[content]
-
-    def _ask(self, requests: Sequence[EditRequest]) -> list[tuple[EditResult, int]]:
-        """Ask, and ask again what may work when asked again; each result with the number of its attempts."""
-        retry = self.options.retry
-        results = [(result, 1) for result in self._call(requests)]
-        for attempt in range(1, retry.attempts):
-            again = [i for i, (result, _) in enumerate(results) if isinstance(result.error, Transient | RateLimited)]
-            if not again:
-                break
-            wait = retry.wait([error for i in again if (error := results[i][0].error)], attempt)
-            if wait > retry.longest_wait:
-                break
-            retry.sleep(wait)
-            for i, fresh in zip(again, self._call([requests[i] for i in again]), strict=True):
-                before, attempts = results[i]
-                spent = replace(fresh, latency=before.latency + fresh.latency, cost=before.cost + fresh.cost)
-                results[i] = spent, attempts + 1
-        return results
-
-    def _call(self, requests: Sequence[EditRequest]) -> list[EditResult]:
-        """One call of the editor, checked; what it raises fails the turns it was raised for, asked one by one.
-
-        Raises:
-            Fatal: returned or raised by the editor.
-        """
-        if not requests:
-            return []
-        began = time.perf_counter()
-        try:
-            results = self.editor.edit(requests)
-        except (Fatal, UsageError):  # what a person has to mend is no fault of a turn
-            raise
-        except EditError as error:
-            results = [EditResult(error=error) for _ in requests]
-        except Exception as error:
-            if len(requests) > 1:
-                return [self._call([request])[0] for request in requests]
-            results = [EditResult(error=_Raised(f"{type(error).__name__}: {error}"))]
-        share = (time.perf_counter() - began) / len(requests)
-        if len(results) != len(requests):
-            mismatch = BadOutput(f"{len(results)} results for {len(requests)} requests")
-            results = [EditResult(error=mismatch) for _ in requests]
-        return [self._checked(request, result, share) for request, result in zip(requests, results, strict=True)]
-
-    def _checked(self, request: EditRequest, result: EditResult, share: float) -> EditResult:
-        if isinstance(result.error, Fatal):
-            raise result.error
-        fault = result.error or _fault(result.image, self.editor.output_size(request.image.size))
-        return EditResult(None if fault else result.image, fault, result.latency or share, result.cost)
 
     def _record(
         self,

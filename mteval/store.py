@@ -243,6 +243,7 @@ class RunWriter(RunFolder):
         except BaseException:
             os.close(self._lock)
             raise
+        self._one = threading.RLock()  # several sessions may be at work: one of them writes at a time
         self._pool = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="png")
 
     def __enter__(self) -> Self:
@@ -290,10 +291,11 @@ class RunWriter(RunFolder):
 
     def append_turns(self, records: Sequence[TurnRecord], timings: Sequence[Timing]) -> None:
         """Record one batch call; its images are stored already. What was spent is noted before what was got."""
-        if timings:
-            self._append(TIMING, timings)
-        self._append(ROLLOUTS, records)
-        self.turns.update((record.key, record) for record in records)
+        with self._one:
+            if timings:
+                self._append(TIMING, timings)
+            self._append(ROLLOUTS, records)
+            self.turns.update((record.key, record) for record in records)
 
     def append_scores(self, records: Sequence[ScoreRecord]) -> None:
         """Record judgements, all lines in one write."""
@@ -312,10 +314,11 @@ class RunWriter(RunFolder):
 
     def drop_scores(self, unwanted: Callable[[ScoreRecord], bool]) -> None:
         """Forget the scores that ``unwanted`` picks."""
-        kept = {key: record for key, record in self.scores.items() if not unwanted(record)}
-        if len(kept) < len(self.scores):
-            self.scores = kept
-            self._write_records(SCORES, kept)
+        with self._one:
+            kept = {key: record for key, record in self.scores.items() if not unwanted(record)}
+            if len(kept) < len(self.scores):
+                self.scores = kept
+                self._write_records(SCORES, kept)
 
     def canonicalise(self) -> None:
         """Put the record files in key order with one line a key, and remove images that no record names."""

@@ -58,6 +58,11 @@ def run(
     scorers: Annotated[
         list[str] | None, typer.Option(help="name or name:key=value; none = no scoring. Repeatable.")
     ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Calls side by side. [default: the editor's]")] = None,
+    retries: Annotated[
+        int | None, typer.Option(help="Further tries of an edit that failed in passing. [default: 5]")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Stop before the run costs more US dollars.")] = None,
     fail_on_error: Annotated[
         str | None, typer.Option(help="Exit 1 above this share (5%) or count (5) of errors. [default: 5%]")
     ] = None,
@@ -107,6 +112,9 @@ def run(
         "seed_policy": seed_policy,
         "on_missing": on_missing,
         "context": context,
+        "concurrency": concurrency,
+        "retries": retries,
+        "max_cost": max_cost,
         "fail_on_error": fail_on_error,
         "assert": asserts,
         "output": output,

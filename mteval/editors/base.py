@@ -66,7 +66,8 @@ class EditorInfo:
         stateful: keeps a dialogue on its own side, by session id.
         batch_size: the default slice, in sessions; 1 for editors without seeds or that cost money.
         max_images: how many images it can be shown in one request, the one to edit among them.
-        cost_per_image: in US dollars, 0 for local editors.
+        concurrency: how many calls may run side by side; above 1 only for editors that are somewhere else.
+        cost_per_image: in US dollars, as far as it is known before; 0 for local editors.
     """
 
     id: str
@@ -75,6 +76,7 @@ class EditorInfo:
     stateful: bool = False
     batch_size: int = 1
     max_images: int = 1
+    concurrency: int = 1
     cost_per_image: float = 0.0
 
 

@@ -304,6 +304,20 @@ def test_an_editor_that_costs_money_is_asked_one_by_one(tmp_path: Path) -> None:
     assert [len(call) for call in editor.calls] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("policy", "turns", "fits"), [("first+last", 1, True), ("first+last", 2, False), ("all", 3, False)]
+)
+def test_an_editor_is_not_shown_more_images_than_it_takes(tmp_path: Path, policy: str, turns: int, fits: bool) -> None:
+    def start() -> None:
+        mteval.evaluate(Painter(), Rows(), output=tmp_path / "run", turns=turns, context=policy)
+
+    if fits:
+        start()
+    else:
+        with pytest.raises(UsageError, match="painter takes 1"):
+            start()
+
+
 def test_list_names_what_there_is(said: Callable[..., tuple[int, str, str]]) -> None:
     out = said("list")[1]
     assert all(word in out for word in ("editors:", "tiny-kontext", "benchmarks:", "shapes", "scorers:", "shapes-if"))
