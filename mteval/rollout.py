@@ -247,7 +247,7 @@ class _Asker:
         if isinstance(result.error, Fatal):
             raise result.error
         fault = result.error or _fault(result.image, self.editor.output_size(request.image.size))
-        return EditResult(None if fault else result.image, fault, result.latency or share, result.cost)
+        return replace(result, image=None if fault else result.image, error=fault, latency=result.latency or share)
 
 
 class _Slice:
@@ -299,7 +299,8 @@ class _Slice:
             return _Case(session, None, instruction, input=content, state="skipped", error=error)
         seed = seed_for(self.options.seed_policy, self.options.seed, session.id, turn, repeat)
         context = self._context(session, protocol, turn, repeat, content)
-        request = EditRequest(session.id, turn, self._image(content), instruction, seed, history, context)
+        dialogue = self._dialogue(session, turn, repeat) if protocol == "free-running" else None
+        request = EditRequest(session.id, turn, self._image(content), instruction, seed, history, context, dialogue)
         return _Case(session, request, instruction, seed, content)
 
     def _own_output(self, session: Session, turn: int, repeat: int) -> str | None:
@@ -310,6 +311,11 @@ class _Slice:
     def _history(self, session: Session, turn: int, repeat: int) -> tuple[tuple[str, Image], ...]:
         earlier = [self.writer.turns[TurnKey(session.id, "free-running", t, repeat)] for t in range(1, turn)]
         return tuple((record.instruction, self._image(record.image)) for record in earlier if record.image)
+
+    def _dialogue(self, session: Session, turn: int, repeat: int) -> str | None:
+        """What the last turn that was answered left."""
+        earlier = (self.writer.turns[TurnKey(session.id, "free-running", t, repeat)] for t in range(turn - 1, 0, -1))
+        return next((record.dialogue for record in earlier if record.state == "ok"), None)
 
     def _context(self, session: Session, protocol: Protocol, turn: int, repeat: int, shown: str) -> tuple[Image, ...]:
         """The states before the one that is ``shown`` to be edited, from the source on, as the context policy says."""
@@ -349,9 +355,10 @@ class _Slice:
         records: list[TurnRecord] = []
         timings: list[Timing] = []
         for case, answer in zip(cases, answers, strict=True):
-            state, error, image = case.state, case.error, None
+            state, error, image, dialogue = case.state, case.error, None, None
             if answer:
                 result, attempts = answer
+                dialogue = result.dialogue
                 state, error = _outcome(result)
                 image = next(stored) if result.image else None
                 key = TurnKey(case.session.id, protocols[0], turn, repeat)
@@ -371,6 +378,7 @@ class _Slice:
                     image=image,
                     error=error,
                     slice=len(self.part),
+                    dialogue=dialogue,
                 )
                 for protocol in protocols
             ]

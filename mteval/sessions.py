@@ -98,6 +98,7 @@ class TurnRecord:
         input, image: content hashes of the input and the output PNG in the run folder's image store.
         error: ``"Type: message"`` of the typed editor error, None when ok.
         slice: how many sessions the batch of this call was drawn from (see rollout.py: the unit of repetition).
+        dialogue: what a stateful editor goes on from at the next turn.
 
     Clock readings and costs live in timing.jsonl, because they differ from run to run.
     """
@@ -115,6 +116,7 @@ class TurnRecord:
     image: str | None
     error: str | None
     slice: int
+    dialogue: str | None = None
 
     @property
     def key(self) -> TurnKey:

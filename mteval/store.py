@@ -190,7 +190,7 @@ class RunFolder:
             try:
                 body = json.loads(line)
                 self._check_schema(body, name)
-                found.append(of(**{key: body[key] for key in names}))
+                found.append(of(**{key: body[key] for key in names if key in body}))
             except (ValueError, KeyError, TypeError) as error:
                 raise UsageError(f"{path}, line {number} is damaged ({error!r}): delete the line and resume") from error
         return found

@@ -63,7 +63,7 @@ class EditorInfo:
         id: its registry name.
         revision: what pins its behaviour (weights hash, dated model name); part of the run's identity.
         seedable: the same request gives the same image on the same machine.
-        stateful: keeps a dialogue on its own side, by session id.
+        stateful: keeps the dialogue on its own side, so a request holds what is new alone.
         batch_size: the default slice, in sessions; 1 for editors without seeds or that cost money.
         max_images: how many images it can be shown in one request, the one to edit among them.
         concurrency: how many calls may run side by side; above 1 only for editors that are somewhere else.
@@ -91,6 +91,7 @@ class EditRequest:
         seed: 0 <= seed < 2**63.
         history: (instruction, resulting image) of the earlier turns, oldest first; empty unless free-running.
         context: images to show before ``image``, oldest first, as the run's context policy picked them.
+        dialogue: of the last turn's result; None at the start of a conversation, and unless free-running.
     """
 
     session: str
@@ -100,16 +101,21 @@ class EditRequest:
     seed: int
     history: tuple[tuple[str, Image], ...] = ()
     context: tuple[Image, ...] = ()
+    dialogue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EditResult:
-    """The image or one typed error, with latency in seconds and cost in US dollars."""
+    """The image or one typed error, with latency in seconds and cost in US dollars.
+
+    A stateful editor also tells what the next turn of this ``dialogue`` goes on from.
+    """
 
     image: Image | None = None
     error: EditError | None = None
     latency: float = 0.0
     cost: float = 0.0
+    dialogue: str | None = None
 
 
 @runtime_checkable

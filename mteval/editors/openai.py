@@ -1,0 +1,234 @@
+"""OpenAI's image models, and whatever speaks their protocol: ``images.edit`` and the Responses API."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from mteval.editors.api import ApiEditor, Reply, Size, png, read_sizes
+from mteval.editors.base import BadOutput, Blocked, EditError, EditorInfo, EditRequest, Fatal, RateLimited, Transient
+from mteval.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SIZES = "1024x1024,1536x1024,1024x1536"
+_MODERATION = ("moderation_blocked", "content_policy_violation", "safety_violations")
+
+
+class _OpenAI(ApiEditor):
+    """What the two ways to ask share: the client, its errors, the price of tokens."""
+
+    library, extra = "openai", "openai"
+
+    def __init__(
+        self,
+        info: EditorInfo,
+        base_url: str | None,
+        sizes: str,
+        resolution: str,
+        price: Sequence[float] | None,
+        key_variable: str,
+        timeout: float,
+    ) -> None:
+        if price is not None and (len(price) != 3 or min(price) < 0):
+            raise UsageError("price is [text in, image in, image out] in US dollars per million tokens")
+        super().__init__(info, read_sizes(sizes), resolution, key_variable, timeout)
+        self.base_url, self.price = base_url, price
+
+    @cached_property
+    def client(self) -> Any:
+        from openai import OpenAI
+
+        return OpenAI(api_key=self.key, base_url=self.base_url, max_retries=0, timeout=self.timeout)
+
+    def ask(self, request: EditRequest, images: Sequence[Image], size: Size) -> Reply:
+        import openai
+
+        try:
+            return self.call(request, images, size)
+        except openai.RateLimitError as error:
+            if error.code == "insufficient_quota":
+                raise Fatal(error.message) from error
+            raise RateLimited(error.message, _retry_after(error.response.headers)) from error
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            raise Fatal(error.message) from error
+        except openai.APIStatusError as error:
+            if error.code in _MODERATION:
+                raise Blocked(error.message) from error
+            if error.status_code >= 500 or error.status_code in (408, 409):
+                raise Transient(error.message) from error
+            raise EditError(error.message) from error
+        except (openai.APIError, ValueError) as error:  # no connection, too late, or cut off
+            raise Transient(f"{type(error).__name__}: {error}") from error
+
+    def call(self, request: EditRequest, images: Sequence[Image], size: Size) -> Reply:
+        """Make one call with the client, whose errors are translated by :meth:`ask`."""
+        raise NotImplementedError
+
+    def cost(self, usage: Any) -> float:
+        """US dollars: of the tokens where their price is known, else of an image."""
+        if self.price is None or usage is None:
+            return self.info.cost_per_image
+        text, image, out = self.price
+        details = usage.input_tokens_details
+        tokens = text * details.text_tokens + image * details.image_tokens + out * usage.output_tokens
+        return float(tokens / 1e6)
+
+
+class OpenAIImages(_OpenAI):
+    """OpenAI's ``images.edit``, or any service with the same protocol by ``base_url``: one call an edit, no dialogue.
+
+    Args:
+        model: as the service names it; a dated name pins the behaviour.
+        base_url: of another service. quality, input_fidelity: as the service knows them, sent only where given.
+        sizes: that the model makes. seeded: the service takes a ``seed`` and keeps to it (OpenAI's own does not).
+        resolution, cost_per_image, key_variable: see :class:`ApiEditor`. timeout: seconds.
+        price: [text in, image in, image out] in US dollars per million tokens, so that costs are those of the tokens
+            that were used.
+        max_images: how many the model can be shown (16 for OpenAI's). concurrency: calls side by side.
+        body: further fields of the request.
+    """
+
+    def __init__(
+        self,
+        model: str = "gpt-image-2",
+        base_url: str | None = None,
+        quality: str | None = None,
+        input_fidelity: str | None = None,
+        sizes: str = _SIZES,
+        seeded: bool = False,
+        resolution: str = "keep",
+        price: Sequence[float] | None = None,
+        cost_per_image: float = 0.0,
+        max_images: int = 16,
+        concurrency: int = 8,
+        key_variable: str = "OPENAI_API_KEY",
+        timeout: float = 180.0,
+        body: Mapping[str, Any] | None = None,
+    ) -> None:
+        info = EditorInfo(
+            "openai-images",
+            model,
+            seedable=seeded,
+            max_images=max_images,
+            concurrency=concurrency,
+            cost_per_image=cost_per_image,
+        )
+        super().__init__(info, base_url, sizes, resolution, price, key_variable, timeout)
+        self.model, self.seeded, self.body = model, seeded, dict(body or {})
+        self.settings = {"quality": quality, "input_fidelity": input_fidelity}
+
+    def call(self, request: EditRequest, images: Sequence[Image], size: Size) -> Reply:
+        files = [(f"image{k}.png", png(image), "image/png") for k, image in enumerate(images)]
+        made = self.client.images.edit(
+            model=self.model,
+            image=files if len(files) > 1 else files[0],
+            prompt=request.instruction,
+            size=f"{size[0]}x{size[1]}",
+            n=1,
+            **{name: value for name, value in self.settings.items() if value is not None},
+            extra_body={**self.body, **({"seed": request.seed % 2**31} if self.seeded else {})} or None,
+        )
+        cost = self.cost(getattr(made, "usage", None))
+        found = (getattr(made, "data", None) or [None])[0]
+        if found is None:
+            return Reply(None, BadOutput("an answer without an image"), cost)
+        return Reply.read(lambda: _decoded(found.b64_json) if found.b64_json else self._fetched(found.url), cost)
+
+    def _fetched(self, url: str | None) -> bytes:
+        if not url or not url.startswith(("https://", "http://127.0.0.1")):
+            raise BadOutput("an answer with neither an image nor a link to one")
+        try:
+            with urlopen(url, timeout=self.timeout) as response:
+                content: bytes = response.read()
+        except (URLError, OSError) as error:
+            raise Transient(f"the image cannot be fetched ({error})") from error
+        return content
+
+
+class OpenAIResponses(_OpenAI):
+    """A dialogue with a model that has OpenAI's image generation tool; the history stays on the server.
+
+    At the first turn the image is sent with the instruction, later the instruction alone: the model goes on from its
+    own last image as it kept it. Teacher-forced and single-shot turns are dialogues of one turn.
+
+    Args:
+        model: the one that is talked to. image_model, quality, input_fidelity: of the tool, sent only where given.
+        base_url, sizes, resolution, price, cost_per_image, concurrency, key_variable, timeout: as for
+            :class:`OpenAIImages`; the tokens of the model that is talked to are not in the price.
+    """
+
+    def __init__(
+        self,
+        model: str = "gpt-5.2",
+        image_model: str | None = None,
+        base_url: str | None = None,
+        quality: str | None = None,
+        input_fidelity: str | None = None,
+        sizes: str = _SIZES,
+        resolution: str = "keep",
+        cost_per_image: float = 0.0,
+        max_images: int = 16,
+        concurrency: int = 8,
+        key_variable: str = "OPENAI_API_KEY",
+        timeout: float = 300.0,
+    ) -> None:
+        info = EditorInfo(
+            "openai-responses",
+            f"{model}+{image_model}" if image_model else model,
+            seedable=False,
+            stateful=True,
+            max_images=max_images,
+            concurrency=concurrency,
+            cost_per_image=cost_per_image,
+        )
+        super().__init__(info, base_url, sizes, resolution, None, key_variable, timeout)
+        self.model = model
+        settings = {"model": image_model, "quality": quality, "input_fidelity": input_fidelity}
+        self.settings = {name: value for name, value in settings.items() if value is not None}
+
+    def call(self, request: EditRequest, images: Sequence[Image], size: Size) -> Reply:
+        content: list[dict[str, Any]] = [{"type": "input_text", "text": request.instruction}]
+        if request.dialogue is None:
+            urls = (f"data:image/png;base64,{base64.b64encode(png(image)).decode()}" for image in images)
+            content += [{"type": "input_image", "image_url": url} for url in urls]
+        tool = {"type": "image_generation", "size": f"{size[0]}x{size[1]}", **self.settings}
+        answer = self.client.responses.create(
+            model=self.model,
+            input=[{"role": "user", "content": content}],
+            tools=[tool],
+            tool_choice={"type": "image_generation"},
+            **({"previous_response_id": request.dialogue} if request.dialogue else {}),
+        )
+        cost = self.info.cost_per_image
+        calls = [item for item in getattr(answer, "output", None) or () if item.type == "image_generation_call"]
+        made = next((item.result for item in calls if item.result), None)
+        if made is not None:
+            return Reply.read(lambda: _decoded(made), cost, answer.id)
+        error = next((found for item in calls if (found := getattr(item, "error", None))), None)
+        if error is None:
+            return Reply(None, BadOutput("an answer without an image"), cost)
+        kind = Blocked if error.code in _MODERATION else BadOutput
+        return Reply(None, kind(error.message), cost)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Transient(f"what arrived is not base64 ({error})") from error
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds."""
+    try:
+        if "retry-after-ms" in headers:
+            return float(headers["retry-after-ms"]) / 1000
+        return float(headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
