@@ -28,6 +28,7 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "openai-images": "mteval.editors.openai:OpenAIImages",
         "openai-responses": "mteval.editors.openai:OpenAIResponses",
         "gemini-images": "mteval.editors.gemini:GeminiImages",
+        "http": "mteval.editors.http:HttpEditor",
         "identity": "mteval.editors.controls:Identity",
         "oracle": "mteval.editors.controls:Oracle",
         "codec": "mteval.editors.codec:Codec",

@@ -13,7 +13,9 @@ from mteval.errors import UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What the Gemini API documents as aspect ratios of images, at the long side of an image of size 1K.
+_LONG_SIDE = 1024
+"""Pixels of what is sent."""
+# What the Gemini API documents as aspect ratios.
 _RATIOS = ((1, 1), (2, 3), (3, 2), (3, 4), (4, 3), (4, 5), (5, 4), (9, 16), (16, 9), (21, 9))
 _BLOCKED = (
     *("SAFETY", "IMAGE_SAFETY", "PROHIBITED_CONTENT", "IMAGE_PROHIBITED_CONTENT", "BLOCKLIST", "SPII"),
@@ -59,7 +61,7 @@ class GeminiImages(ApiEditor):
             concurrency=concurrency,
             cost_per_image=cost_per_image,
         )
-        sizes = [(1024 * w // max(w, h), 1024 * h // max(w, h)) for w, h in _RATIOS]
+        sizes = [(_LONG_SIDE * w // max(w, h), _LONG_SIDE * h // max(w, h)) for w, h in _RATIOS]
         super().__init__(info, sizes, "keep", key_variable, timeout)
         self.ratios = dict(zip(sizes, _RATIOS, strict=True))
         self.model, self.image_size, self.base_url, self.price = model, image_size, base_url, price

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
@@ -18,23 +13,13 @@ from pydantic import ValidationError
 from mteval.errors import UsageError
 from mteval.registry import nearest
 from mteval.scorers.base import Score, ScorerInfo, TurnView
+from mteval.serve.client import TOKEN, Address, NoAnswer
 from mteval.serve.wire import Health, ScoreReply, sentence, write_request
 
-TOKEN = "MTEVAL_TOKEN"
-"""The environment variable of the server's token: an argument would be written down in run.json."""
 WAITS = (0.5, 2.0)
 """Seconds before each further try of a request that found no server, or not its answer."""
 
-_CONNECTIONS: dict[str, type[http.client.HTTPConnection]] = {
-    "http": http.client.HTTPConnection,
-    "https": http.client.HTTPSConnection,
-}
-
 T = TypeVar("T")
-
-
-class NoAnswer(Exception):
-    """The server could not be reached, broke down, or said what cannot be read."""
 
 
 class Refused(Exception):
@@ -47,8 +32,6 @@ class HttpScorer:
     Its id is ``http/`` and the id of the served scorer, whatever the address: the values are the same, but a run may
     hold both, and a run that was judged here is not to be continued by a server that may be of another version.
 
-    Connections go straight to the server, past proxies and without redirects, so the token goes nowhere else.
-
     Args:
         url: the address that ``mteval serve`` prints.
         scorer: which of the served ones; not needed where there is only one.
@@ -56,14 +39,8 @@ class HttpScorer:
     """
 
     def __init__(self, url: str, scorer: str | None = None, timeout: float = 120) -> None:
-        found = re.fullmatch(r"(https?)://([^/?#@\s]+)(/[^?#\s]*)?", str(url))
-        if not found:
-            raise ValueError(f"url is like http://127.0.0.1:8765, not {url}")
-        if timeout <= 0:
-            raise ValueError("timeout is in seconds, above 0")
-        self._url = str(url).rstrip("/")
-        self._connection, self._at, self._path = _CONNECTIONS[found[1]], found[2], (found[3] or "").rstrip("/")
-        self._name, self._timeout = scorer, timeout
+        self._address, self._name = Address(url, timeout), scorer
+        self._url = self._address.url
 
     @property
     def info(self) -> ScorerInfo:
@@ -130,29 +107,12 @@ class HttpScorer:
         return self._ask_once(method, path, body, read)
 
     def _ask_once(self, method: str, path: str, body: bytes | None, read: Callable[[bytes], T]) -> T:
-        headers = {"Content-Type": "application/json"}
-        if token := os.environ.get(TOKEN):
-            headers["Authorization"] = f"Bearer {token}"
+        answer = self._address.ask(method, path, body)
+        if answer.status >= 500:
+            raise NoAnswer(f"{self._url} answers {answer.status} {answer.reason}")
+        if answer.status != 200:
+            raise Refused(f"{answer.status}, {answer.said or answer.reason}")
         try:
-            with closing(self._connection(self._at, timeout=self._timeout)) as connection:
-                connection.request(method, self._path + path, body, headers)
-                response = connection.getresponse()
-                content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise NoAnswer(f"no answer from {self._url} ({type(error).__name__}: {error})") from error
-        if response.status >= 500:
-            raise NoAnswer(f"{self._url} answers {response.status} {response.reason}")
-        if response.status != 200:
-            raise Refused(f"{response.status}, {_said(content) or response.reason}")
-        try:
-            return read(content)
+            return read(answer.content)
         except ValidationError as error:
             raise NoAnswer(f"{self._url} does not answer like mteval serve ({sentence(error)})") from error
-
-
-def _said(content: bytes) -> str:
-    """The server's own words about a refusal."""
-    try:
-        return str(json.loads(content)["error"])
-    except (ValueError, KeyError, TypeError):
-        return ""

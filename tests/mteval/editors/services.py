@@ -1,4 +1,4 @@
-"""Services on the loopback that speak the protocols of OpenAI and Gemini, and fail as real ones do."""
+"""Services on the loopback that speak the protocols of OpenAI, Gemini and ``http``, and fail as real ones do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import json
 import random
 import re
+import socket
 import threading
 import time
 from collections import Counter
@@ -47,7 +48,8 @@ class Service:
     Attributes:
         edit: makes the image. faults: for the next requests, one each; then ``share`` of them fail at random by one of
             ``kinds``.
-        retry_after: seconds, with a 429. slow: seconds that a request of the fault ``timeout`` takes.
+        info: what GET /info answers. retry_after: seconds, with a 429. slow: seconds that a request of the fault
+            ``timeout`` takes.
     """
 
     edit: Edit = inverted
@@ -56,6 +58,7 @@ class Service:
     share: float = 0.0
     retry_after: float = 0.0
     slow: float = 1.0
+    info: dict[str, Any] = field(default_factory=lambda: {"revision": "v1", "seedable": True, "max_images": 2})
     asked: list[Asked] = field(default_factory=list)
     answered: Counter[str] = field(default_factory=Counter)
     most: int = 0
@@ -82,6 +85,13 @@ def serving(service: Service) -> Iterator[Service]:
         def log_message(self, *_: Any) -> None:
             pass
 
+        def do_GET(self) -> None:
+            content = json.dumps(service.info).encode()
+            self.send_response(200 if self.path == "/info" else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
         def do_POST(self) -> None:
             with service.lock:
                 service.running += 1
@@ -104,7 +114,8 @@ def serving(service: Service) -> Iterator[Service]:
                 time.sleep(service.slow)
             status, headers, content = _reply(service, asked, fault)
             if fault == "reset":
-                self.connection.close()
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
                 return
             self.send_response(status)
             for name, value in headers.items():
@@ -150,6 +161,9 @@ def _read(path: str, headers: Any, body: bytes) -> Asked:
                 fields[name[1]] = content.decode()
         return Asked(path, fields["prompt"], images, fields, key)
     fields = json.loads(body)
+    if path == "/edit":
+        images = [_image(base64.b64decode(text)) for text in fields["images"]]
+        return Asked(path, fields["instruction"], images, fields, key)
     if path.endswith("/responses"):
         parts = fields["input"][0]["content"]
         urls = [part["image_url"] for part in parts if part["type"] == "input_image"]
@@ -171,6 +185,8 @@ def _reply(service: Service, asked: Asked, fault: str | None) -> tuple[int, dict
         "blocked": (400, "moderation_blocked", ""),
         "refused": (400, "invalid_value", "INVALID_ARGUMENT"),
     }
+    if fault == "blocked" and asked.path == "/edit":
+        return 200, headers, json.dumps({"error": {"type": "blocked", "message": "no"}}).encode()
     if fault in errors and not (gemini and fault == "blocked"):
         status, code, name = errors[fault]
         if status == 429:
@@ -180,7 +196,11 @@ def _reply(service: Service, asked: Asked, fault: str | None) -> tuple[int, dict
             info = [{"@type": "RetryInfo", "retryDelay": f"{service.retry_after:g}s"}] if status == 429 else []
             error = {"code": status, "message": error["message"], "status": name, "details": info}
         return status, headers, json.dumps({"error": error}).encode()
+    if asked.path == "/edit" and fault == "words":
+        return 200, headers, json.dumps({"error": {"type": "bad_output", "message": "no"}, "cost": 0.5}).encode()
     made = base64.b64encode(_made(service, asked, fault)).decode()
+    if asked.path == "/edit":
+        return 200, headers, json.dumps({"image": made, "cost": 0.25, "dialogue": "talk"}).encode()
     if gemini:
         part: dict[str, Any] = {"inlineData": {"mimeType": "image/png", "data": made}}
         candidate: dict[str, Any] = {"content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}
@@ -214,7 +234,12 @@ def _reply(service: Service, asked: Asked, fault: str | None) -> tuple[int, dict
 
 
 def _made(service: Service, asked: Asked, fault: str | None) -> bytes:
-    image = asked.images[-1] if asked.images else service.dialogues[asked.fields["previous_response_id"]]
+    own = asked.path == "/edit"
+    image = (
+        asked.images[asked.fields["image"] if own else -1]
+        if asked.images
+        else service.dialogues[asked.fields["previous_response_id"]]
+    )
     edited = service.edit(image, asked.instruction)
     if fault == "shape":
         edited = edited.resize((edited.width, edited.height // 2))
