@@ -60,12 +60,18 @@ def test_the_codec_control_is_the_vae(folder: Path) -> None:
     assert odd is not None and odd.size == codec.output_size((50, 70)) == (50, 70)
 
 
-def one_by_one(editor: FlowPipeline, shape: tuple[int, ...], context: int = 0, **arguments: Any) -> None:
-    """``editor``, in one batch, against its pipeline's own call an edit, from noise of ``shape`` and the same seed."""
+def one_by_one(editor: FlowPipeline, shape: tuple[int, ...] | None, context: int = 0, **arguments: Any) -> None:
+    """``editor``, in one batch, against its pipeline's own call an edit, from the same noise.
+
+    Args:
+        shape: of the noise that the pipeline takes; None = packed, as the editor has it.
+    """
     requests = [request(1), request(2, "Remove the blue star.")]
     requests = [replace(r, context=tuple(picture(9 + k) for k in range(context))) for r in requests]
     for asked, result in zip(requests, editor.edit(requests), strict=True):
-        noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(asked.seed))
+        noise = editor.noise([asked.seed], asked.image.size)
+        if shape is not None:
+            noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(asked.seed))
         with torch.inference_mode():
             theirs = editor.pipe(
                 image=shown(asked),
@@ -99,17 +105,19 @@ def test_flux2_dev_is_the_pipeline(tmp_path: Path, context: int) -> None:
 
 @needs_vision
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_qwen_image_edit_is_the_pipeline(tmp_path: Path, guidance: float) -> None:
+def test_qwen_image_edit_is_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guidance: float) -> None:
+    module = "diffusers.pipelines.qwenimage.pipeline_qwenimage_edit"
+    monkeypatch.setattr(f"{module}.calculate_dimensions", lambda area, ratio: (64, 64, None))
     folder = tiny_pipelines.save_qwen_edit(tmp_path)
-    editor = QwenImageEdit(str(folder), steps=3, guidance=guidance, resolution="model", device="cpu")
-    editor.model_size = lambda size: size  # type: ignore[method-assign]
-    one_by_one(editor, (1, 4, 8, 8), true_cfg_scale=guidance, negative_prompt=" ", height=64, width=64)
+    editor = QwenImageEdit(str(folder), steps=3, guidance=guidance, resolution="keep:64x64", device="cpu")
+    one_by_one(editor, None, true_cfg_scale=guidance, negative_prompt=" ")
 
 
 @needs_vision
 @pytest.mark.parametrize("context", [0, 1])
-def test_qwen_image_edit_plus_is_the_pipeline(tmp_path: Path, context: int) -> None:
+def test_qwen_image_edit_plus_is_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: int) -> None:
+    module = "diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus"
+    monkeypatch.setattr(f"{module}.VAE_IMAGE_SIZE", 64 * 64)
     folder = tiny_pipelines.save_qwen_edit(tmp_path, plus=True)
-    editor = QwenImageEditPlus(str(folder), steps=3, guidance=4.0, resolution="model", device="cpu")
-    editor.model_size = lambda size: size  # type: ignore[method-assign]
-    one_by_one(editor, (1, 4, 8, 8), context, true_cfg_scale=4.0, negative_prompt=" ", height=64, width=64)
+    editor = QwenImageEditPlus(str(folder), steps=3, guidance=4.0, resolution="keep:64x64", device="cpu")
+    one_by_one(editor, None, context, true_cfg_scale=4.0, negative_prompt=" ", height=64, width=64)
