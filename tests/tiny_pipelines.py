@@ -223,3 +223,55 @@ def save_qwen_edit(folder: Path, plus: bool = False) -> Path:
     )
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def save_instruct_pix2pix(folder: Path) -> Path:
+    """A random InstructPix2Pix of Stable Diffusion's classes."""
+    from diffusers import (
+        AutoencoderKL,
+        EulerAncestralDiscreteScheduler,
+        StableDiffusionInstructPix2PixPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    pipe = StableDiffusionInstructPix2PixPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(4, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=2,
+            latent_channels=4,
+        ).eval(),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=1000,
+                hidden_size=8,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                bos_token_id=0,
+                eos_token_id=1,
+                pad_token_id=1,
+            )
+        ).eval(),
+        tokenizer=models.clip_tokenizer(),
+        unet=UNet2DConditionModel(
+            sample_size=32,
+            in_channels=8,
+            block_out_channels=(4, 8),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=2,
+            cross_attention_dim=8,
+            attention_head_dim=2,
+        ).eval(),
+        scheduler=EulerAncestralDiscreteScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.save_pretrained(folder, safe_serialization=True)
+    return folder

@@ -150,7 +150,7 @@ class ApiEditor(ABC):
             image.load()
         except Exception as error:  # a decoder raises whatever it stumbles over
             raise Transient(f"what arrived is not an image ({type(error).__name__}: {error})") from error
-        if abs(image.width * asked[1] / (image.height * asked[0]) - 1) > _SAME_ASPECT:
+        if not same_aspect(image.size, asked):
             raise BadOutput(f"an image of {image.width}x{image.height} pixels, not {asked[0]}x{asked[1]}")
         return resized(image.convert("RGB"), wanted)
 
@@ -166,6 +166,11 @@ def _is_there(library: str) -> bool:
         return find_spec(library) is not None
     except ModuleNotFoundError:  # of the package that it is a part of
         return False
+
+
+def same_aspect(one: Size, other: Size) -> bool:
+    """Whether two sizes differ by rounding only."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= _SAME_ASPECT
 
 
 def resized(image: Image, size: Size) -> Image:

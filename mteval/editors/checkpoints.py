@@ -43,11 +43,12 @@ def packaged(name: str) -> Path:
     return Path(str(files("mteval.editors").joinpath("weights", name)))
 
 
-def locate(pretrained: str, revision: str | None, pipeline_class: str, how_to_get: str) -> Path:
+def locate(pretrained: str, revision: str | None, pipeline: str, how_to_get: str) -> Path:
     """The local folder of a checkpoint: a path, or the hub's cache, downloaded first where the hub can be reached.
 
     Args:
         pretrained: a folder, or ``owner/name`` on the Hugging Face Hub.
+        pipeline: the class that it has to be of, "" = any.
         how_to_get: one sentence for the person who lacks the weights.
 
     Raises:
@@ -63,10 +64,15 @@ def locate(pretrained: str, revision: str | None, pipeline_class: str, how_to_ge
     index = folder / "model_index.json"
     if not index.is_file():
         raise UsageError(f"{pretrained} is not a diffusers checkpoint: it has no model_index.json")
-    found = json.loads(index.read_text()).get("_class_name")
-    if found != pipeline_class:
-        raise UsageError(f"{pretrained} is a {found}, this editor needs a {pipeline_class}")
+    found = pipeline_class(folder)
+    if pipeline not in ("", found):
+        raise UsageError(f"{pretrained} is a {found}, this editor needs a {pipeline}")
     return folder
+
+
+def pipeline_class(folder: Path) -> str:
+    """Of the checkpoint in ``folder``."""
+    return str(json.loads((folder / "model_index.json").read_text()).get("_class_name"))
 
 
 def _from_hub(repo: str, revision: str | None, how_to_get: str) -> Path:
@@ -129,3 +135,4 @@ def fingerprint(*places: Path) -> str:
                 file.seek(-65536, 2)
                 digest.update(file.read())
     return digest.hexdigest()[:16]
+

@@ -84,9 +84,7 @@ class FlowPipeline(FlowEditor):
         quantize: str | None = None,
     ) -> None:
         super().__init__()
-        for module in self.needs:
-            if find_spec(module) is None:
-                raise UsageError(f"{self.id} needs {module}: pip install 'mteval[vision]'")
+        check_needs(self.id, self.needs)
         self._loading = Loading(device, dtype, lora, offload, compile, quantize)
         self.weights_name = pretrained or self.pretrained
         self._folder = checkpoints.locate(self.weights_name, revision, self.pipeline, self.how_to_get)
@@ -250,6 +248,15 @@ class FlowPipeline(FlowEditor):
         """[n, 3, height, width] in -1..1 as RGB images of 8 bit."""
         images: list[Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
         return images
+
+
+def check_needs(editor: str, modules: Sequence[str]) -> None:
+    """Raises:
+    UsageError: a module of the extra ``vision`` is not there.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise UsageError(f"{editor} needs {module}: pip install 'mteval[vision]'")
 
 
 def asked_size(resolution: str) -> tuple[int, int] | None:
