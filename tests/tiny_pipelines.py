@@ -233,9 +233,10 @@ def save_instruct_pix2pix(folder: Path) -> Path:
         StableDiffusionInstructPix2PixPipeline,
         UNet2DConditionModel,
     )
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
+    tokenizer = models.clip_tokenizer()
+    encoder = models.clip_encoder(tokenizer).eval()
     pipe = StableDiffusionInstructPix2PixPipeline(
         vae=AutoencoderKL(
             block_out_channels=(4, 8),
@@ -244,19 +245,8 @@ def save_instruct_pix2pix(folder: Path) -> Path:
             norm_num_groups=2,
             latent_channels=4,
         ).eval(),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=1000,
-                hidden_size=8,
-                intermediate_size=8,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                bos_token_id=0,
-                eos_token_id=1,
-                pad_token_id=1,
-            )
-        ).eval(),
-        tokenizer=models.clip_tokenizer(),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
         unet=UNet2DConditionModel(
             sample_size=32,
             in_channels=8,
@@ -265,7 +255,7 @@ def save_instruct_pix2pix(folder: Path) -> Path:
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             layers_per_block=1,
             norm_num_groups=2,
-            cross_attention_dim=8,
+            cross_attention_dim=encoder.config.hidden_size,
             attention_head_dim=2,
         ).eval(),
         scheduler=EulerAncestralDiscreteScheduler(),

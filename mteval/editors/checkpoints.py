@@ -135,4 +135,3 @@ def fingerprint(*places: Path) -> str:
                 file.seek(-65536, 2)
                 digest.update(file.read())
     return digest.hexdigest()[:16]
-

@@ -52,6 +52,7 @@ class DiffusersEditor:
     needs: ClassVar[tuple[str, ...]] = ()
     how_to_get: ClassVar[str] = "download it with `hf download`, or give a local folder with pretrained=FOLDER"
     published: ClassVar[Mapping[str, Any]] = _NONE
+    example: ClassVar[str] = "pretrained=OWNER/NAME"
     call: ClassVar[Mapping[str, Any]] = MappingProxyType({"image": "image", "prompt": "prompt", "template": "{}"})
 
     def __init__(
@@ -125,8 +126,8 @@ class DiffusersEditor:
         with torch.inference_mode():
             made = self.pipe(**asked, generator=generator)
         image = _first(made)
-        if not same_aspect(image.size, request.image.size):
-            size = request.image.size
+        size = self._size or request.image.size
+        if not same_aspect(image.size, size):
             error = BadOutput(f"an image of {image.width}x{image.height} pixels for one of {size[0]}x{size[1]}")
             return EditResult(error=error, latency=time.perf_counter() - began)
         image = resized(image.convert("RGB"), request.image.size)
@@ -161,7 +162,13 @@ def _mapping(pairs: Sequence[str]) -> dict[str, Any]:
     return {key: value for pair in pairs for key, value in parse_arguments(str(pair)).items()}
 
 
-class InstructPix2Pix(DiffusersEditor):
+class _Preset(DiffusersEditor):
+    """A family with settings of its own."""
+
+    example = ""
+
+
+class InstructPix2Pix(_Preset):
     """InstructPix2Pix (SD 1.5): 100 steps, guidance 7.5 for the text and 1.5 for the image, as its authors sample it.
 
     Args: as for :class:`DiffusersEditor`.
@@ -186,7 +193,7 @@ class MagicBrush(InstructPix2Pix):
     published = MappingProxyType({"num_inference_steps": 100, "guidance_scale": 7.0, "image_guidance_scale": 1.5})
 
 
-class OmniGen(DiffusersEditor):
+class OmniGen(_Preset):
     """OmniGen v1: 50 steps, guidance 2.5 for the text and 1.6 for the image, the defaults of its pipeline.
 
     Args: as for :class:`DiffusersEditor`.
@@ -209,7 +216,7 @@ class OmniGen(DiffusersEditor):
     )
 
 
-class LongCatImageEdit(DiffusersEditor):
+class LongCatImageEdit(_Preset):
     """LongCat-Image-Edit: 50 steps, guidance 4.5, the example of its pipeline.
 
     Args: as for :class:`DiffusersEditor`.
@@ -223,7 +230,7 @@ class LongCatImageEdit(DiffusersEditor):
     published = MappingProxyType({"num_inference_steps": 50, "guidance_scale": 4.5, "negative_prompt": ""})
 
 
-class JoyImageEdit(DiffusersEditor):
+class JoyImageEdit(_Preset):
     """JoyAI-Image-Edit: 40 steps, guidance 4, the example of its pipeline.
 
     Args: as for :class:`DiffusersEditor`.
@@ -237,7 +244,7 @@ class JoyImageEdit(DiffusersEditor):
     published = MappingProxyType({"num_inference_steps": 40, "guidance_scale": 4.0})
 
 
-class Flux2KleinKV(DiffusersEditor):
+class Flux2KleinKV(_Preset):
     """FLUX.2 [klein] 9B KV, which keeps keys and values of the image it edits: 4 steps, distilled.
 
     Args: as for :class:`DiffusersEditor`.
