@@ -14,8 +14,9 @@ _KINDS: dict[str, Kind] = {"editors": "editor", "benchmarks": "benchmark", "scor
 
 def list_names(
     kind: Annotated[str | None, typer.Argument(help="editors, benchmarks or scorers. [default: all]")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The editors as the table of docs/editors.md.")] = False,
 ) -> int:
-    """List editors, benchmarks and scorers, with the class behind each name.
+    """List editors with what they take and the line that runs them, benchmarks and scorers.
 
     \b
     Example:
@@ -23,10 +24,31 @@ def list_names(
     """
     if kind is not None and kind not in _KINDS:
         raise UsageError(f"cannot list '{kind}': {nearest(kind, list(_KINDS))}")
+    if markdown:
+        from mteval.catalogue import table
+
+        typer.echo(table())
+        return 0
     for plural in [kind] if kind else list(_KINDS):
         typer.echo(f"{plural}:")
+        if plural == "editors":
+            _editors()
+            continue
         found = names(_KINDS[plural])
         width = max(map(len, found))
         for name, path in found.items():
             typer.echo(f"  {name:{width}}  {path}")
     return 0
+
+
+def _editors() -> None:
+    from mteval.catalogue import editors, groups
+
+    width = max(len(entry.name) for entry in editors())
+    for kind, entries in groups():
+        typer.echo(f"  {kind}")
+        for entry in entries:
+            typer.echo(f"    {entry.name:{width}}  {entry.about.what}")
+            if kind != "control":
+                typer.echo(f"    {'':{width}}  {'; '.join(entry.traits)}")
+            typer.echo(f"    {'':{width}}  {entry.command}")

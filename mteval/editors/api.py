@@ -14,10 +14,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
-from mteval.editors.base import BadOutput, EditError, EditorInfo, EditRequest, EditResult, Transient
+from mteval.editors.base import About, BadOutput, EditError, EditorInfo, EditRequest, EditResult, Transient
 from mteval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,14 +67,12 @@ class ApiEditor(ABC):
         UsageError: the client library or the key is missing, before anything is asked.
     """
 
-    library: ClassVar[str]
-    extra: ClassVar[str]
+    about: ClassVar[About]
 
     def __init__(
         self, info: EditorInfo, sizes: Sequence[Size], resolution: str, key_variable: str, timeout: float
     ) -> None:
-        if not _is_there(self.library):
-            raise UsageError(f"{info.id} needs the library {self.library}: pip install 'mteval[{self.extra}]'")
+        self.about.check_needs(info.id)
         if resolution not in ("keep", "model"):
             raise UsageError(f"resolution must be keep or model, not '{resolution}'")
         if not os.environ.get(key_variable):
@@ -159,13 +156,6 @@ class ApiEditor(ABC):
         text = str(error).replace(self.key, "[key]") if self.key else str(error)
         error.args = (re.sub(r"\b(sk|AIza|Bearer)[-\w*. ]{8,}", "[key]", text),)
         return error
-
-
-def _is_there(library: str) -> bool:
-    try:
-        return find_spec(library) is not None
-    except ModuleNotFoundError:  # of the package that it is a part of
-        return False
 
 
 def same_aspect(one: Size, other: Size) -> bool:

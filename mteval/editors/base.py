@@ -18,7 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from mteval.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,6 +56,46 @@ class BadOutput(EditError):
 
 class Fatal(EditError):
     """Nothing more can be asked of this editor."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a person has to know of an editor to choose it; known of the class, before anything is loaded.
+
+    Attributes:
+        what: in a few words. kind: where the image is made.
+        licence: of the weights. settings: the published ones that it samples with.
+        images: how many it can be shown in one turn, the one to edit among them.
+        stateful: the dialogue is kept on its own side.
+        needs: extras of mteval. arguments: ``key=value`` without which it does not start.
+    """
+
+    what: str
+    kind: Literal["open weights", "service", "control"]
+    licence: str = ""
+    settings: str = ""
+    images: int = 1
+    stateful: bool = False
+    needs: tuple[str, ...] = ()
+    arguments: str = ""
+
+    def check_needs(self, editor: str) -> None:
+        """Raises:
+        UsageError: a library of an extra is not there.
+        """
+        for extra in self.needs:
+            if not _is_there(_LIBRARIES[extra]):
+                raise UsageError(f"{editor} needs {_LIBRARIES[extra]}: pip install 'mteval[{extra}]'")
+
+
+_LIBRARIES = {"vision": "torchvision", "openai": "openai", "gemini": "google.genai"}
+
+
+def _is_there(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ModuleNotFoundError:  # of the package that it is a part of
+        return False
 
 
 @dataclass(frozen=True, slots=True)

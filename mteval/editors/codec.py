@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from mteval.editors import checkpoints
-from mteval.editors.base import EditorInfo, EditRequest, EditResult
+from mteval.editors.base import About, EditorInfo, EditRequest, EditResult
 from mteval.editors.loading import Loading, pick_dtype
 from mteval.editors.quiet import quiet
 
@@ -19,6 +19,8 @@ class Codec:
     Args:
         pretrained: a local folder or a Hub id of a Kontext checkpoint; default: the packaged tiny-kontext.
     """
+
+    about = About("encodes and decodes, edits nothing: the drift that the autoencoder alone causes", "control")
 
     def __init__(self, pretrained: str | None = None, device: str = "auto", dtype: str = "auto") -> None:
         self._loading = Loading(device, dtype)

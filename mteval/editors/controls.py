@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mteval.editors.base import BadOutput, EditorInfo, EditRequest, EditResult
+from mteval.editors.base import About, BadOutput, EditorInfo, EditRequest, EditResult
 from mteval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class _Control:
 
 class Identity(_Control):
     """Returns its input."""
+
+    about = About("gives back its input", "control")
 
     def __init__(self) -> None:
         self.info = EditorInfo(id="identity", revision="1", batch_size=_BATCH)
@@ -84,6 +86,8 @@ class _Bound(_Control):
 class Oracle(_Bound):
     """Returns the reference state: what a perfect editor would make."""
 
+    about = About("gives back the reference state: a perfect editor", "control")
+
     def __init__(self) -> None:
         self.info = EditorInfo(id="oracle", revision="1", batch_size=_BATCH)
 
@@ -116,6 +120,8 @@ class Synthetic(_Bound):
         success: s in [0, 1]. drift: grey levels a turn, whole, 0 to 12. drift_penalty: d. cascade_penalty: c; both in
             [0, s].
     """
+
+    about = About("succeeds and drifts by set amounts, so that every metric has a known true value", "control")
 
     def __init__(
         self, success: float = 0.9, drift: int = 0, drift_penalty: float = 0.0, cascade_penalty: float = 0.0

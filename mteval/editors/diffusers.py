@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mteval.config import identity_hash, parse_arguments
 from mteval.editors import checkpoints
 from mteval.editors.api import resized, same_aspect
-from mteval.editors.base import BadOutput, EditorInfo, EditRequest, EditResult
-from mteval.editors.flow_pipeline import asked_size, check_needs
+from mteval.editors.base import About, BadOutput, EditorInfo, EditRequest, EditResult
+from mteval.editors.flow_pipeline import asked_size
 from mteval.editors.loading import Loading
 from mteval.errors import UsageError
 
@@ -46,13 +46,17 @@ class DiffusersEditor:
     """
 
     id: ClassVar[str] = "diffusers"
-    license: ClassVar[str] = "the checkpoint's own"
+    about: ClassVar[About] = About(
+        "any diffusers pipeline that takes an image and an instruction",
+        "open weights",
+        "the checkpoint's own",
+        settings="the pipeline's own",
+        arguments="pretrained=OWNER/NAME",
+    )
     pretrained: ClassVar[str] = ""
     pipeline: ClassVar[str] = ""
-    needs: ClassVar[tuple[str, ...]] = ()
     how_to_get: ClassVar[str] = "download it with `hf download`, or give a local folder with pretrained=FOLDER"
     published: ClassVar[Mapping[str, Any]] = _NONE
-    example: ClassVar[str] = "pretrained=OWNER/NAME"
     call: ClassVar[Mapping[str, Any]] = MappingProxyType({"image": "image", "prompt": "prompt", "template": "{}"})
 
     def __init__(
@@ -72,7 +76,7 @@ class DiffusersEditor:
         compile: bool = False,
         quantize: str | None = None,
     ) -> None:
-        check_needs(self.id, self.needs)
+        self.about.check_needs(self.id)
         self._loading = Loading(device, dtype, lora, offload, compile, quantize)
         if not resolution.startswith("keep"):
             raise UsageError(f"resolution must be keep or keep:WxH, not '{resolution}'")
@@ -162,20 +166,19 @@ def _mapping(pairs: Sequence[str]) -> dict[str, Any]:
     return {key: value for pair in pairs for key, value in parse_arguments(str(pair)).items()}
 
 
-class _Preset(DiffusersEditor):
-    """A family with settings of its own."""
-
-    example = ""
-
-
-class InstructPix2Pix(_Preset):
+class InstructPix2Pix(DiffusersEditor):
     """InstructPix2Pix (SD 1.5): 100 steps, guidance 7.5 for the text and 1.5 for the image, as its authors sample it.
 
     Args: as for :class:`DiffusersEditor`.
     """
 
     id = "instruct-pix2pix"
-    license = "MIT"
+    about = About(
+        "InstructPix2Pix on Stable Diffusion 1.5",
+        "open weights",
+        "MIT",
+        settings="100 steps, guidance 7.5 for the text and 1.5 for the image",
+    )
     pretrained = "timbrooks/instruct-pix2pix"
     pipeline = "StableDiffusionInstructPix2PixPipeline"
     # github.com/timothybrooks/instruct-pix2pix, edit_cli.py; the same in EdiVal-Bench.
@@ -189,18 +192,29 @@ class MagicBrush(InstructPix2Pix):
     """
 
     id = "magicbrush"
+    about = About(
+        "InstructPix2Pix fine-tuned on MagicBrush",
+        "open weights",
+        "its page's",
+        settings="100 steps, guidance 7 for the text and 1.5 for the image",
+    )
     pretrained = "vinesmsuic/magicbrush-jul7"
     published = MappingProxyType({"num_inference_steps": 100, "guidance_scale": 7.0, "image_guidance_scale": 1.5})
 
 
-class OmniGen(_Preset):
+class OmniGen(DiffusersEditor):
     """OmniGen v1: 50 steps, guidance 2.5 for the text and 1.6 for the image, the defaults of its pipeline.
 
     Args: as for :class:`DiffusersEditor`.
     """
 
     id = "omnigen"
-    license = "MIT"
+    about = About(
+        "OmniGen v1",
+        "open weights",
+        "MIT",
+        settings="50 steps, guidance 2.5 for the text and 1.6 for the image",
+    )
     pretrained = "Shitao/OmniGen-v1-diffusers"
     pipeline = "OmniGenPipeline"
     published = MappingProxyType(
@@ -216,42 +230,58 @@ class OmniGen(_Preset):
     )
 
 
-class LongCatImageEdit(_Preset):
+class LongCatImageEdit(DiffusersEditor):
     """LongCat-Image-Edit: 50 steps, guidance 4.5, the example of its pipeline.
 
     Args: as for :class:`DiffusersEditor`.
     """
 
     id = "longcat-image-edit"
-    license = "Apache-2.0"
+    about = About(
+        "LongCat-Image-Edit by Meituan",
+        "open weights",
+        "Apache-2.0",
+        settings="50 steps, guidance 4.5",
+        needs=("vision",),
+    )
     pretrained = "meituan-longcat/LongCat-Image-Edit"
     pipeline = "LongCatImageEditPipeline"
-    needs = ("torchvision",)
     published = MappingProxyType({"num_inference_steps": 50, "guidance_scale": 4.5, "negative_prompt": ""})
 
 
-class JoyImageEdit(_Preset):
+class JoyImageEdit(DiffusersEditor):
     """JoyAI-Image-Edit: 40 steps, guidance 4, the example of its pipeline.
 
     Args: as for :class:`DiffusersEditor`.
     """
 
     id = "joy-image-edit"
-    license = "Apache-2.0"
+    about = About(
+        "JoyAI-Image-Edit by JD",
+        "open weights",
+        "its page's",
+        settings="40 steps, guidance 4",
+        needs=("vision",),
+    )
     pretrained = "jdopensource/JoyAI-Image-Edit-Diffusers"
     pipeline = "JoyImageEditPipeline"
-    needs = ("torchvision",)
     published = MappingProxyType({"num_inference_steps": 40, "guidance_scale": 4.0})
 
 
-class Flux2KleinKV(_Preset):
+class Flux2KleinKV(DiffusersEditor):
     """FLUX.2 [klein] 9B KV, which keeps keys and values of the image it edits: 4 steps, distilled.
 
     Args: as for :class:`DiffusersEditor`.
     """
 
     id = "flux2-klein-kv"
-    license = "FLUX Non-Commercial License"
+    about = About(
+        "FLUX.2 [klein] 9B KV, which keeps keys and values of the image it edits",
+        "open weights",
+        "FLUX Non-Commercial License",
+        settings="4 steps, distilled",
+        images=4,
+    )
     pretrained = "black-forest-labs/FLUX.2-klein-9b-kv"
     pipeline = "Flux2KleinKVPipeline"
     published = MappingProxyType({"num_inference_steps": 4})

@@ -94,7 +94,6 @@ class FlowEditor(ABC):
     steps: int
     evaluations: int = 1
     info: EditorInfo
-    license: str
     weights_name: str
     text_sees_images: ClassVar[bool] = False
     frees_text_encoders: bool = False
@@ -102,6 +101,10 @@ class FlowEditor(ABC):
 
     def __init__(self) -> None:
         self._texts: OrderedDict[str, Text] = OrderedDict()
+
+    @property
+    @abstractmethod
+    def license(self) -> str: ...
 
     @classmethod
     @abstractmethod

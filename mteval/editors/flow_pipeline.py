@@ -11,13 +11,12 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mteval.editors import checkpoints
-from mteval.editors.base import EditorInfo
+from mteval.editors.base import About, EditorInfo
 from mteval.editors.checkpoints import SamplingDefaults
 from mteval.editors.flow import FlowEditor, Outline
 from mteval.editors.loading import Loading
@@ -53,7 +52,7 @@ class FlowPipeline(FlowEditor):
     Attributes:
         id: registry name. pipeline, transformer: the diffusers classes. encoders: the pipeline's text encoders.
         how_to_get: one sentence for a person who lacks the weights.
-        max_images: how many the model can be shown. needs: modules of the extra ``vision``.
+        about: for a person; its ``images`` are how many the model can be shown.
         published_network: what makes the transformer class the published model's, where no weights are.
         published_others: parameters of the published text encoders and codec.
     """
@@ -64,8 +63,7 @@ class FlowPipeline(FlowEditor):
     transformer: ClassVar[str]
     encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     how_to_get: ClassVar[str]
-    max_images: ClassVar[int] = 1
-    needs: ClassVar[tuple[str, ...]] = ()
+    about: ClassVar[About]
     published_network: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     published_others: ClassVar[int]
 
@@ -84,7 +82,7 @@ class FlowPipeline(FlowEditor):
         quantize: str | None = None,
     ) -> None:
         super().__init__()
-        check_needs(self.id, self.needs)
+        self.about.check_needs(self.id)
         self._loading = Loading(device, dtype, lora, offload, compile, quantize)
         self.weights_name = pretrained or self.pretrained
         self._folder = checkpoints.locate(self.weights_name, revision, self.pipeline, self.how_to_get)
@@ -97,7 +95,7 @@ class FlowPipeline(FlowEditor):
         self._network: nn.Module | None = None
         weights = [self._folder] if lora is None else [self._folder, Path(lora)]
         revision = checkpoints.fingerprint(*weights)
-        self.info = EditorInfo(self.id, revision, batch_size=sampling.batch_size, max_images=self.max_images)
+        self.info = EditorInfo(self.id, revision, batch_size=sampling.batch_size, max_images=self.about.images)
 
     @classmethod
     @abstractmethod
@@ -162,6 +160,10 @@ class FlowPipeline(FlowEditor):
     def _scale(codec: Mapping[str, Any]) -> int:
         """Pixels a side of one latent of the codec with this configuration."""
         return int(2 ** (len(codec["block_out_channels"]) - 1))
+
+    @property
+    def license(self) -> str:
+        return self.about.licence
 
     @cached_property
     def device(self) -> str:
@@ -248,15 +250,6 @@ class FlowPipeline(FlowEditor):
         """[n, 3, height, width] in -1..1 as RGB images of 8 bit."""
         images: list[Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
         return images
-
-
-def check_needs(editor: str, modules: Sequence[str]) -> None:
-    """Raises:
-    UsageError: a module of the extra ``vision`` is not there.
-    """
-    for module in modules:
-        if find_spec(module) is None:
-            raise UsageError(f"{editor} needs {module}: pip install 'mteval[vision]'")
 
 
 def asked_size(resolution: str) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mteval.editors.base import About
 from mteval.editors.checkpoints import SamplingDefaults
 from mteval.editors.flow import Condition, Text
 from mteval.editors.flow_pipeline import FlowPipeline
@@ -114,11 +115,16 @@ class Flux2Dev(_Flux2):
     """
 
     id = "flux2-dev"
-    license = "FLUX Non-Commercial License"
+    about = About(
+        "FLUX.2 [dev] by Black Forest Labs",
+        "open weights",
+        "FLUX Non-Commercial License",
+        settings="50 steps, guidance 4",
+        images=6,
+        needs=("vision",),
+    )
     pretrained = "black-forest-labs/FLUX.2-dev"
     pipeline = "Flux2Pipeline"
-    max_images = 6
-    needs = ("torchvision",)
     how_to_get = (
         "accept the licence on huggingface.co/black-forest-labs/FLUX.2-dev, then run `hf auth login` and "
         "`hf download black-forest-labs/FLUX.2-dev` (about 113 GB), or give a local folder with "
@@ -153,9 +159,15 @@ class Flux2Klein(_Flux2):
     """
 
     id = "flux2-klein"
+    about = About(
+        "FLUX.2 [klein] by Black Forest Labs, 4B and 9B, distilled or base",
+        "open weights",
+        "4B Apache-2.0, 9B FLUX Non-Commercial License",
+        settings="distilled 4 steps; base 50 steps, classifier-free guidance 4",
+        images=4,
+    )
     pretrained = "black-forest-labs/FLUX.2-klein-4B"
     pipeline = "Flux2KleinPipeline"
-    max_images = 4
     how_to_get = (
         "run `hf download black-forest-labs/FLUX.2-klein-4B` (about 16 GB; the 9B models ask to accept a licence on "
         "their page first), or give a local folder with --model-args pretrained=FOLDER"
@@ -173,7 +185,7 @@ class Flux2Klein(_Flux2):
     published_others = 4_022_468_096 + _CODEC
 
     @property
-    def license(self) -> str:  # type: ignore[override]
+    def license(self) -> str:
         return "FLUX Non-Commercial License" if "9b" in self.weights_name.lower() else "Apache-2.0"
 
     @classmethod

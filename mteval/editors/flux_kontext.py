@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mteval.editors import checkpoints
+from mteval.editors.base import About
 from mteval.editors.checkpoints import SamplingDefaults
 from mteval.editors.flow import Condition, Text
 from mteval.editors.flow_pipeline import FlowPipeline
@@ -26,7 +27,12 @@ class FluxKontext(FlowPipeline):
     """
 
     id = "flux-kontext"
-    license = "FLUX.1 [dev] Non-Commercial License"
+    about = About(
+        "FLUX.1 Kontext by Black Forest Labs",
+        "open weights",
+        "FLUX.1 [dev] Non-Commercial License",
+        settings="28 steps, guidance 2.5",
+    )
     pretrained = "black-forest-labs/FLUX.1-Kontext-dev"
     pipeline, transformer = "FluxKontextPipeline", "FluxTransformer2DModel"
     encoders = "text_encoder", "text_encoder_2"
@@ -124,7 +130,12 @@ class TinyKontext(FluxKontext):
     """
 
     id = "tiny-kontext"
-    license = "Apache-2.0"
+    about = About(
+        "FLUX.1 Kontext in small, trained on ShapesEdit; ships with mteval, for a laptop's processor",
+        "open weights",
+        "Apache-2.0",
+        settings="6 steps",
+    )
     pretrained = str(checkpoints.packaged("tiny-kontext"))
 
     def __init__(

@@ -7,7 +7,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mteval.editors.api import ApiEditor, Reply, Size, png
-from mteval.editors.base import BadOutput, Blocked, EditError, EditorInfo, EditRequest, Fatal, RateLimited, Transient
+from mteval.editors.base import (
+    About,
+    BadOutput,
+    Blocked,
+    EditError,
+    EditorInfo,
+    EditRequest,
+    Fatal,
+    RateLimited,
+    Transient,
+)
 from mteval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +47,7 @@ class GeminiImages(ApiEditor):
         max_images: how many the model can be shown. concurrency: calls side by side.
     """
 
-    library, extra = "google.genai", "gemini"
+    about = About("Google's Gemini image models", "service", images=3, needs=("gemini",))
 
     def __init__(
         self,
@@ -46,7 +56,7 @@ class GeminiImages(ApiEditor):
         base_url: str | None = None,
         price: Sequence[float] | None = None,
         cost_per_image: float = 0.0,
-        max_images: int = 3,
+        max_images: int = about.images,
         concurrency: int = 8,
         key_variable: str = "GEMINI_API_KEY",
         timeout: float = 180.0,

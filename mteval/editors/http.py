@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mteval.editors.base import (
+    About,
     BadOutput,
     Blocked,
     EditError,
@@ -97,6 +98,8 @@ class HttpEditor:
     Raises:
         UsageError: the server does not answer, or not like an editor.
     """
+
+    about = About("your own server, by a contract of two requests in JSON", "service", arguments="url=URL")
 
     def __init__(self, url: str, timeout: float = 300.0) -> None:
         self._address = Address(url, timeout)

@@ -10,7 +10,17 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from mteval.editors.api import ApiEditor, Reply, Size, png, read_sizes
-from mteval.editors.base import BadOutput, Blocked, EditError, EditorInfo, EditRequest, Fatal, RateLimited, Transient
+from mteval.editors.base import (
+    About,
+    BadOutput,
+    Blocked,
+    EditError,
+    EditorInfo,
+    EditRequest,
+    Fatal,
+    RateLimited,
+    Transient,
+)
 from mteval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +32,6 @@ _MODERATION = ("moderation_blocked", "content_policy_violation", "safety_violati
 
 class _OpenAI(ApiEditor):
     """What the two ways to ask share: the client, its errors, the price of tokens."""
-
-    library, extra = "openai", "openai"
 
     def __init__(
         self,
@@ -94,6 +102,13 @@ class OpenAIImages(_OpenAI):
         body: further fields of the request.
     """
 
+    about = About(
+        "OpenAI's images.edit, and every service that speaks its protocol by base_url",
+        "service",
+        images=16,
+        needs=("openai",),
+    )
+
     def __init__(
         self,
         model: str = "gpt-image-2",
@@ -105,7 +120,7 @@ class OpenAIImages(_OpenAI):
         resolution: str = "keep",
         price: Sequence[float] | None = None,
         cost_per_image: float = 0.0,
-        max_images: int = 16,
+        max_images: int = about.images,
         concurrency: int = 8,
         key_variable: str = "OPENAI_API_KEY",
         timeout: float = 180.0,
@@ -159,9 +174,17 @@ class OpenAIResponses(_OpenAI):
 
     Args:
         model: the one that is talked to. image_model, quality, input_fidelity: of the tool, sent only where given.
-        base_url, sizes, resolution, price, cost_per_image, concurrency, key_variable, timeout: as for
-            :class:`OpenAIImages`; the tokens of the model that is talked to are not in the price.
+        base_url, sizes, resolution, cost_per_image, max_images, concurrency, key_variable, timeout: as for
+            :class:`OpenAIImages`.
     """
+
+    about = About(
+        "OpenAI's Responses API with its image tool: a dialogue whose history stays on the server",
+        "service",
+        images=16,
+        stateful=True,
+        needs=("openai",),
+    )
 
     def __init__(
         self,
@@ -173,7 +196,7 @@ class OpenAIResponses(_OpenAI):
         sizes: str = _SIZES,
         resolution: str = "keep",
         cost_per_image: float = 0.0,
-        max_images: int = 16,
+        max_images: int = about.images,
         concurrency: int = 8,
         key_variable: str = "OPENAI_API_KEY",
         timeout: float = 300.0,

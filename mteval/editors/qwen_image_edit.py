@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mteval.editors.base import About
 from mteval.editors.checkpoints import SamplingDefaults
 from mteval.editors.flow import Condition, Text
 from mteval.editors.flow_pipeline import FlowPipeline
@@ -30,10 +31,15 @@ class QwenImageEdit(FlowPipeline):
     """
 
     id = "qwen-image-edit"
-    license = "Apache-2.0"
+    about = About(
+        "Qwen-Image-Edit by Alibaba's Qwen team",
+        "open weights",
+        "Apache-2.0",
+        settings='50 steps, classifier-free guidance 4 with negative prompt " "',
+        needs=("vision",),
+    )
     pretrained = "Qwen/Qwen-Image-Edit"
     pipeline, transformer = "QwenImageEditPipeline", "QwenImageTransformer2DModel"
-    needs = ("torchvision",)
     text_sees_images = True
     how_to_get = (
         "run `hf download Qwen/Qwen-Image-Edit` (about 58 GB), or give a local folder with "
@@ -165,9 +171,16 @@ class QwenImageEditPlus(QwenImageEdit):
     """
 
     id = "qwen-image-edit-plus"
+    about = About(
+        "Qwen-Image-Edit-2509, -2511 and what follows them",
+        "open weights",
+        "Apache-2.0",
+        settings='40 steps, classifier-free guidance 4 with negative prompt " "',
+        images=3,
+        needs=("vision",),
+    )
     pretrained = "Qwen/Qwen-Image-Edit-2511"
     pipeline = "QwenImageEditPlusPipeline"
-    max_images = 3
     how_to_get = (
         "run `hf download Qwen/Qwen-Image-Edit-2511` (about 58 GB), or give a local folder with "
         "--model-args pretrained=FOLDER"

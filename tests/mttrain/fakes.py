@@ -55,8 +55,6 @@ class Given(nn.Module):
 class FakeEditor(FlowEditor):
     """Runs ``network(latents, sigma, condition.image)``; the rest of an editor is as small as it can be."""
 
-    license = "none"
-
     def __init__(self, network: nn.Module, steps: int = 10, tokens: int = TOKENS, channels: int = CHANNELS) -> None:
         super().__init__()
         self._network, self.steps, self.shape = network, steps, (tokens, channels)
@@ -69,6 +67,10 @@ class FakeEditor(FlowEditor):
     @classmethod
     def outline(cls, **arguments: Any) -> Outline:
         return Outline(nn.Identity(), tokens=0, other_parameters=0, blocks=0, width=0, steps=1)
+
+    @property
+    def license(self) -> str:
+        return "none"
 
     @property
     def pipe(self) -> Any:

@@ -13,7 +13,17 @@ from PIL import Image, ImageChops
 
 import mteval
 from mteval.editors.api import read_sizes
-from mteval.editors.base import BadOutput, Blocked, EditError, Editor, EditRequest, Fatal, RateLimited, Transient
+from mteval.editors.base import (
+    _LIBRARIES,
+    BadOutput,
+    Blocked,
+    EditError,
+    Editor,
+    EditRequest,
+    Fatal,
+    RateLimited,
+    Transient,
+)
 from mteval.editors.gemini import GeminiImages
 from mteval.editors.http import HttpEditor
 from mteval.editors.openai import OpenAIImages, OpenAIResponses
@@ -190,7 +200,7 @@ def test_what_a_person_can_mend_is_told_before_anything_is_asked(arguments: dict
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OpenAIImages, "library", "no_such.library")
+    monkeypatch.setitem(_LIBRARIES, "openai", "no_such.library")
     with pytest.raises(UsageError, match=r"pip install 'mteval\[openai\]'"):
         OpenAIImages()
 

@@ -15,6 +15,7 @@ from PIL import Image
 from mteval import registry
 from mteval.config import parse_arguments
 from mteval.editors import diffusers as editors
+from mteval.editors.base import _LIBRARIES
 from mteval.editors.diffusers import DiffusersEditor, Flux2KleinKV, InstructPix2Pix, OmniGen
 from mteval.editors.flux_kontext import FluxKontext
 from mteval.errors import UsageError
@@ -87,7 +88,7 @@ def test_the_published_settings_reach_the_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, image: str, published: dict[str, Any]
 ) -> None:
     cls = registry.resolve("editor", name)
-    monkeypatch.setattr(cls, "needs", ())
+    monkeypatch.setattr(cls, "about", replace(cls.about, needs=()))
     (tmp_path / "model_index.json").write_text(f'{{"_class_name": "{cls.pipeline}"}}')
     editor = cls(str(tmp_path), device="cpu")
     calls = recorded(editor, f"{image} prompt width height {' '.join(published)}")
@@ -179,6 +180,6 @@ def test_an_argument_that_the_call_does_not_take_is_told(pix2pix: Path) -> None:
 
 
 def test_what_needs_the_extra_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(editors.LongCatImageEdit, "needs", ("no_such_module",))
+    monkeypatch.setitem(_LIBRARIES, "vision", "no_such_module")
     with pytest.raises(UsageError, match=r"pip install 'mteval\[vision\]'"):
         editors.LongCatImageEdit()
