@@ -246,7 +246,8 @@ class _Asker:
     def _checked(self, request: EditRequest, result: EditResult, share: float) -> EditResult:
         if isinstance(result.error, Fatal):
             raise result.error
-        fault = result.error or _fault(result.image, self.editor.output_size(request.image.size))
+        size = None if self.editor.info.any_size else self.editor.output_size(request.image.size)
+        fault = result.error or _fault(result.image, size)
         return replace(result, image=None if fault else result.image, error=fault, latency=result.latency or share)
 
 
@@ -410,12 +411,12 @@ def _outcome(result: EditResult) -> tuple[TurnState, str | None]:
     return "blocked" if isinstance(error, Blocked) else "failed", text
 
 
-def _fault(image: Image | None, size: tuple[int, int]) -> BadOutput | None:
-    """Why an answer is not the image that the editor's own resolution policy predicts."""
+def _fault(image: Image | None, size: tuple[int, int] | None) -> BadOutput | None:
+    """Why an answer is not the image that the editor's own resolution policy predicts (None = of any size)."""
     if image is None:
         return BadOutput("no image and no error")
     if image.mode != "RGB":
         return BadOutput(f"an image of mode {image.mode}, not RGB")
-    if image.size != size:
+    if size is not None and image.size != size:
         return BadOutput(f"an image of {image.size[0]}x{image.size[1]} pixels, not {size[0]}x{size[1]}")
     return None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from mteval.cli import compare, doctor, leaderboard, listing, report, retry, run, score, serve
+from mteval.cli import compare, doctor, importing, leaderboard, listing, report, retry, run, score, serve
 from mteval.editors.base import Fatal
 from mteval.errors import UsageError
 from mteval.verdict import INTERRUPTED, TOO_MANY_ERRORS, USAGE
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command("run", cls=run.InOrder)(run.run)
 app.command("score")(score.score)
+app.command("import")(importing.import_images)
 app.command("retry")(retry.retry)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

@@ -110,6 +110,7 @@ class EditorInfo:
         batch_size: the default slice, in sessions; 1 for editors without seeds or that cost money.
         max_images: how many images it can be shown in one request, the one to edit among them.
         concurrency: how many calls may run side by side; above 1 only for editors that are somewhere else.
+        any_size: its images come as they are, so their size is not checked against ``output_size``.
         cost_per_image: in US dollars, as far as it is known before; 0 for local editors.
     """
 
@@ -120,6 +121,7 @@ class EditorInfo:
     batch_size: int = 1
     max_images: int = 1
     concurrency: int = 1
+    any_size: bool = False
     cost_per_image: float = 0.0
 
 

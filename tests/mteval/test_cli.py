@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import mteval
-from mteval.cli import app, call
+from mteval.cli import app
 from mteval.cli.run import _models
 from mteval.errors import UsageError
 from mteval.store import RunFolder
@@ -26,16 +26,6 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = ("--benchmark", "tests.mteval.fakes:Rows")
 PAINTER = ("--model", "tests.mteval.fakes:Painter", *ROWS)
 COMMANDS = [command.name for command in app.registered_commands if command.name]
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def type_in(*arguments: object) -> tuple[int, str, str]:
-        code = call([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return type_in
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
