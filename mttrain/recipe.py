@@ -145,6 +145,10 @@ class Final(Part):
     turns: Annotated[int, Field(ge=1)] | None = None
 
 
+def _said_no(value: Any) -> Any:
+    return "no" if value is False else value  # what YAML makes of a plain no
+
+
 class Recipe(Part):
     """One training run.
 
@@ -174,7 +178,7 @@ class Recipe(Part):
     budget: float | None = Field(default=None, gt=0)
     ema: float = Field(default=0.9, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
-    precision: Literal["no", "bf16"] = "no"
+    precision: Annotated[Literal["no", "bf16"], BeforeValidator(_said_no)] = "no"
     gradient_checkpointing: bool = False
     max_failed: float = Field(default=0.2, ge=0, le=1)
     save_every: int = Field(default=20, ge=1)

@@ -12,7 +12,6 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mteval.editors import checkpoints
@@ -53,8 +52,6 @@ class FlowPipeline(FlowEditor):
         id: registry name. pipeline, transformer: the diffusers classes. encoders: the pipeline's text encoders.
         how_to_get: one sentence for a person who lacks the weights.
         about: for a person; its ``images`` are how many the model can be shown.
-        published_network: what makes the transformer class the published model's, where no weights are.
-        published_others: parameters of the published text encoders and codec.
     """
 
     id: ClassVar[str]
@@ -64,8 +61,6 @@ class FlowPipeline(FlowEditor):
     encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     how_to_get: ClassVar[str]
     about: ClassVar[About]
-    published_network: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    published_others: ClassVar[int]
 
     def __init__(
         self,
@@ -103,6 +98,12 @@ class FlowPipeline(FlowEditor):
         """How the publisher samples the checkpoint in ``folder`` (which may not be there)."""
 
     @classmethod
+    @abstractmethod
+    def published_size(cls, pretrained: str) -> tuple[dict[str, Any], int]:
+        """Of a checkpoint on the Hub: what makes the transformer class its network, beside the defaults of the class,
+        and the parameters of its text encoders and codec."""
+
+    @classmethod
     def evaluations_a_step(cls, folder: Path, guidance: float) -> int:
         """Forwards of the network: 2 where this guidance is classifier-free."""
         return 1
@@ -138,20 +139,21 @@ class FlowPipeline(FlowEditor):
         local = folder.is_dir()
         sampling = cls._sampling(folder, steps, guidance, resolution)
         kind = getattr(diffusers, cls.transformer)
+        config, others = cls.published_size(pretrained or cls.pretrained)
+        if local:
+            config, others = kind.load_config(folder / "transformer"), _others(folder)
         with torch.device("meta"):
-            network = kind.from_config(
-                kind.load_config(folder / "transformer") if local else dict(cls.published_network)
-            )
+            network = kind.from_config(config)
         width, height = sampling.size or (1024, 1024)
         stride = 2 * (cls._scale(json.loads((folder / "vae" / "config.json").read_text())) if local else 8)
         tokens = 2 * (width // stride) * (height // stride) + sampling.text_lengths[0]
-        config = network.config
+        made = network.config
         return Outline(
             network,
             tokens,
-            other_parameters=_others(folder) if local else cls.published_others,
-            blocks=config.num_layers + config.get("num_single_layers", 0),
-            width=config.num_attention_heads * config.attention_head_dim,
+            other_parameters=others,
+            blocks=made.num_layers + made.get("num_single_layers", 0),
+            width=made.num_attention_heads * made.attention_head_dim,
             steps=sampling.steps,
             evaluations=cls.evaluations_a_step(folder, sampling.guidance),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mteval.editors.base import About
@@ -130,12 +129,15 @@ class Flux2Dev(_Flux2):
         "`hf download black-forest-labs/FLUX.2-dev` (about 113 GB), or give a local folder with "
         "--model-args pretrained=FOLDER"
     )
-    # Mistral-Small-3.2-24B with its vision part.
-    published_others = 24_011_361_280 + _CODEC
 
     @classmethod
     def published(cls, folder: Path) -> SamplingDefaults:
         return SamplingDefaults(steps=50, guidance=4.0)
+
+    @classmethod
+    def published_size(cls, pretrained: str) -> tuple[dict[str, Any], int]:
+        """The transformer's defaults are FLUX.2 [dev]'s; Mistral-Small-3.2-24B with its vision part, and the codec."""
+        return {}, 24_011_361_280 + _CODEC
 
     def count_tokens(self, instruction: str) -> int:
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input
@@ -172,21 +174,20 @@ class Flux2Klein(_Flux2):
         "run `hf download black-forest-labs/FLUX.2-klein-4B` (about 16 GB; the 9B models ask to accept a licence on "
         "their page first), or give a local folder with --model-args pretrained=FOLDER"
     )
-    published_network = MappingProxyType(
-        {
-            "num_layers": 5,
-            "num_single_layers": 20,
-            "num_attention_heads": 24,
-            "joint_attention_dim": 7680,
-            "guidance_embeds": False,
-        }
-    )
-    # Qwen3-4B.
-    published_others = 4_022_468_096 + _CODEC
 
     @property
     def license(self) -> str:
-        return "FLUX Non-Commercial License" if "9b" in self.weights_name.lower() else "Apache-2.0"
+        return "FLUX Non-Commercial License" if _nine(self.weights_name) else "Apache-2.0"
+
+    @classmethod
+    def published_size(cls, pretrained: str) -> tuple[dict[str, Any], int]:
+        """With Qwen3-4B or Qwen3-8B, and the codec."""
+        if _nine(pretrained):
+            blocks, others = (8, 24, 32, 12288), 8_190_735_360
+        else:
+            blocks, others = (5, 20, 24, 7680), 4_022_468_096
+        names = "num_layers", "num_single_layers", "num_attention_heads", "joint_attention_dim"
+        return {**dict(zip(names, blocks, strict=True)), "guidance_embeds": False}, others + _CODEC
 
     @classmethod
     def evaluations_a_step(cls, folder: Path, guidance: float) -> int:
@@ -218,6 +219,12 @@ class Flux2Klein(_Flux2):
 
 
 def _distilled(folder: Path) -> bool:
-    """What a checkpoint says of itself; the published default is distilled."""
+    """What a checkpoint says of itself, or the name of one that is not here."""
     index = folder / "model_index.json"
-    return bool(json.loads(index.read_text()).get("is_distilled", False)) if index.is_file() else True
+    if index.is_file():
+        return bool(json.loads(index.read_text()).get("is_distilled", False))
+    return "base" not in folder.name
+
+
+def _nine(name: str) -> bool:
+    return "9b" in name.lower()

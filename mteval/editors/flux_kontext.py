@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mteval.editors import checkpoints
 from mteval.editors.base import About
@@ -41,9 +40,6 @@ class FluxKontext(FlowPipeline):
         "and `hf download black-forest-labs/FLUX.1-Kontext-dev` (about 34 GB for the diffusers folders), or give a "
         "local folder with --model-args pretrained=FOLDER"
     )
-    published_network = MappingProxyType({"guidance_embeds": True})
-    # T5-XXL's encoder, CLIP-L's text encoder and the codec of FLUX.1.
-    published_others = 4_762_310_656 + 123_060_480 + 83_819_683
 
     @classmethod
     def lora_targets(cls, network: nn.Module) -> tuple[str, ...]:
@@ -57,6 +53,11 @@ class FluxKontext(FlowPipeline):
     @classmethod
     def published(cls, folder: Path) -> SamplingDefaults:
         return SamplingDefaults(steps=28, guidance=2.5)
+
+    @classmethod
+    def published_size(cls, pretrained: str) -> tuple[dict[str, Any], int]:
+        """The transformer's defaults are FLUX.1's; T5-XXL's encoder, CLIP-L's text encoder and the codec of FLUX.1."""
+        return {"guidance_embeds": True}, 4_762_310_656 + 123_060_480 + 83_819_683
 
     def model_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Kontext's training size of the nearest aspect ratio, as the pipeline picks it."""

@@ -45,8 +45,11 @@ class QwenImageEdit(FlowPipeline):
         "run `hf download Qwen/Qwen-Image-Edit` (about 58 GB), or give a local folder with "
         "--model-args pretrained=FOLDER"
     )
-    # Qwen2.5-VL-7B and the codec.
-    published_others = 8_292_166_656 + 126_892_531
+
+    @classmethod
+    def published_size(cls, pretrained: str) -> tuple[dict[str, Any], int]:
+        """The transformer's defaults are Qwen-Image's; Qwen2.5-VL-7B and the codec."""
+        return {}, 8_292_166_656 + 126_892_531
 
     @classmethod
     def evaluations_a_step(cls, folder: Path, guidance: float) -> int:

@@ -1,6 +1,6 @@
 """Content consistency on ShapesEdit: what no turn touched must still be there, pixel for pixel.
 
-A part's value is 1 - mean |a - b| over its pixels, RGB in [0, 1] (metrics.md):
+A part's value is 1 - mean |a - b| over its pixels, RGB in [0, 1]:
 
 - ``object``: the mean over the items of I_0 that no turn up to t touched, I_0 against I_t;
 - ``background``: every pixel outside the items of I_0 and outside all touched up to t; a background change ends it;

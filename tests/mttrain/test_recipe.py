@@ -49,6 +49,10 @@ def test_overrides_win_and_are_typed() -> None:
     assert recipe.adapter is not None and recipe.adapter.rank == 4
 
 
+def test_a_plain_no_is_a_word() -> None:
+    assert load("flux-kontext-nft", ["precision=no"]).precision == "no"
+
+
 def test_an_override_reaches_into_a_part_that_the_file_names_shortly() -> None:
     recipe = load("tiny-nft", ["editor.args={steps: 3}"])
     assert (recipe.editor.name, recipe.editor.args) == ("tiny-kontext", {"steps": 3})
