@@ -9,10 +9,10 @@ PYTEST_ARGS ?=
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit slow fix clean
+.PHONY: help demo test lint types unit slow test-vision fix clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 demo: $(VENV)/.base ## evaluate the embedded editor on the embedded benchmark: a table here, and the path of report.html
 	$(BIN)/mteval run
@@ -32,12 +32,18 @@ unit: $(VENV)/.dev
 slow: $(VENV)/.dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+# Families whose image processors need torchvision, which has to fit torch: an environment of their own, several gigabytes.
+VISION := .venv-vision
+test-vision: $(VISION)/.dev ## the editors that need torchvision, in an environment of their own
+	OMP_NUM_THREADS=1 $(VISION)/bin/python -m pytest tests/parity tests/mteval/editors tests/mttrain/test_policy.py \
+		tests/mttrain/test_families.py $(PYTEST_ARGS)
+
 fix: $(VENV)/.dev ## format the code and apply the linter's safe repairs
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and every cache; runs/ stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(VISION) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
 # .base is what `mteval run` needs, .dev what the tests need on top.
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/pip
@@ -49,6 +55,13 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing mteval and what its tests need into $(VENV); the first time this takes some minutes ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
 	@touch $@ $(VENV)/.base
+
+$(VISION)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing mteval with torchvision into $(VISION); the first time this takes many minutes ..."
+	$(BIN)/python -m venv $(VISION)
+	sed -e 's/^torch==.*/torch==2.14.1/' -e 's/^torchvision==.*/torchvision==0.29.1/' constraints.txt > $(VISION)/constraints.txt
+	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VISION)/constraints.txt -e ".[train,dev,vision]"
+	@touch $@
 
 # pip is the last thing that venv makes, so a half-made environment is made again.
 $(BIN)/pip:

@@ -17,6 +17,7 @@ SECTIONS = [
     ("CONTRIBUTING.md", "Add a benchmark"),
     ("CONTRIBUTING.md", "Add a scorer"),
     ("README.md", "Your own editor"),
+    ("docs/editors.md", "A function, a class, a package"),
 ]
 PAGE = 70
 """Lines of a section that is "under a page"."""

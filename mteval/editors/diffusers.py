@@ -155,11 +155,12 @@ class DiffusersEditor:
 
 def _first(made: Any) -> Image:
     """The image in a pipeline's output; of a video the last frame."""
-    if getattr(made, "images", None) is not None:
-        image: Image = made.images[0]
-        return image
-    frame: Image = made.frames[0][-1]
-    return frame
+    for name in ("images", "image", "frames"):
+        found = getattr(made, name, None)
+        if found is not None:
+            image: Image = found[0][-1] if isinstance(found[0], Sequence) else found[0]
+            return image
+    raise TypeError(f"{type(made).__name__} holds no image")
 
 
 def _mapping(pairs: Sequence[str]) -> dict[str, Any]:
