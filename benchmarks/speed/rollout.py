@@ -2,9 +2,9 @@
 
     python benchmarks/speed/rollout.py
 
-The plain loop calls the pipeline for one session after the other, turn by turn. The model's own time is that of its text
-encoders, codec and transformer on the very batches of the rollout, tensors in and tensors out. The three take turns,
-because absolute times are noise; what counts are the ratios, which the last lines print.
+The plain loop calls the pipeline for one session after the other, turn by turn. The model's own time is that of its
+text encoders, codec and transformer on the very batches of the rollout, tensors in and tensors out. The three take
+turns, because absolute times are noise; what counts are the ratios, which the last lines print.
 """
 
 from __future__ import annotations
