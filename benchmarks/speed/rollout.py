@@ -14,12 +14,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from mteval.benchmarks.shapes import ShapesEdit
-from mteval.editors.flow import Condition
+from mteval.editors.flow import Condition, Text
 from mteval.editors.flux_kontext import TinyKontext
 from mteval.editors.quiet import quiet
 from mteval.rollout import Options, roll_out
@@ -68,12 +69,15 @@ def arithmetic(editor: TinyKontext, sessions: Sequence[Session]) -> Callable[[],
     sigmas = editor.sigmas(size)
     vae = editor.pipe.vae
 
-    @torch.inference_mode()
     def run() -> None:
+        with torch.inference_mode():
+            turns()
+
+    def turns() -> None:
         for turn in range(TURNS):
             told = [session.turns[turn].instruction for session in sessions]
             lengths = [editor.text_length(text) for text in told]
-            texts = {}
+            texts: dict[str, Text] = {}
             for length in dict.fromkeys(lengths):
                 some = list(dict.fromkeys(text for text, own in zip(told, lengths, strict=True) if own == length))
                 texts.update(zip(some, editor.encode(some, length or 0, ()), strict=True))
@@ -96,10 +100,11 @@ def main() -> None:
     torch.set_num_threads(1)
     editor, sessions = TinyKontext(), BENCHMARK.sessions(TURNS, SESSIONS)
     alone = arithmetic(editor, sessions)
+    works: list[Callable[[], None]] = [partial(ours, editor, sessions), partial(plain, editor, sessions), alone]
     against_plain, against_model = [], []
     for k in range(ROUNDS + 1):
         took = []
-        for work in (lambda: ours(editor, sessions), lambda: plain(editor, sessions), alone):
+        for work in works:
             started = time.perf_counter()
             work()
             took.append(time.perf_counter() - started)
