@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -74,9 +75,9 @@ class _OpenAI(ApiEditor):
         except (openai.APIError, ValueError) as error:  # no connection, too late, or cut off
             raise Transient(f"{type(error).__name__}: {error}") from error
 
+    @abstractmethod
     def call(self, request: EditRequest, images: Sequence[Image], size: Size) -> Reply:
         """Make one call with the client, whose errors are translated by :meth:`ask`."""
-        raise NotImplementedError
 
     def cost(self, usage: Any) -> float:
         """US dollars: of the tokens where their price is known, else of an image."""
