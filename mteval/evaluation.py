@@ -15,6 +15,7 @@ from mteval import registry, rollout, scoring
 from mteval.config import build
 from mteval.editors.base import BenchmarkBound, Editor
 from mteval.errors import UsageError
+from mteval.pace import Retry
 from mteval.plan import Plan, prepare
 from mteval.store import LEADERBOARD, REPORT, RUN, RunFolder, RunWriter, save_table
 
@@ -128,7 +129,7 @@ def options_of(plan: Plan, editor: Editor) -> rollout.Options:
         context=config.context,
         concurrency=config.concurrency or editor.info.concurrency,
         max_cost=config.max_cost,
-        retry=rollout.Retry(attempts=1 + config.retries),
+        retry=Retry(attempts=1 + config.retries),
     )
 
 

@@ -1,22 +1,87 @@
-"""How many calls of an editor run side by side, how fast, and for how much money."""
+"""How many calls of an editor or a judge run side by side, how fast, and for how much money."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from mteval.editors.base import EditResult, Fatal, RateLimited
+from mteval.errors import CallError, Fatal, RateLimited, Transient
 
 LONGEST_WAIT = 600.0
-"""Seconds; an editor that asks to wait longer is not waited for."""
+"""Seconds; who asks to wait longer is not waited for."""
+
+
+class Answered(Protocol):
+    """What an editor's or a judge's answer, a dataclass, says of the call: seconds and US dollars, or the error."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def error(self) -> CallError | None: ...
+
+    @property
+    def latency(self) -> float: ...
+
+    @property
+    def cost(self) -> float: ...
+
+
+Request = TypeVar("Request")
+Given = TypeVar("Given", bound=Answered)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how patiently what is :class:`Transient` or :class:`RateLimited` is asked again.
+
+    Attributes:
+        attempts: calls in all. first_wait: seconds before the second, doubled each time.
+        longest_wait: who asks to wait longer is not waited for. sleep: replaced in tests.
+    """
+
+    attempts: int = 6
+    first_wait: float = 1.0
+    longest_wait: float = LONGEST_WAIT
+    sleep: Callable[[float], None] = time.sleep
+
+    def wait(self, errors: Sequence[CallError], attempt: int) -> float:
+        """Seconds to wait before call ``attempt + 1``: what was asked for, or the back-off."""
+        asked = [error.retry_after for error in errors if isinstance(error, RateLimited)]
+        waits = [wait for wait in asked if wait is not None]
+        return max(waits) if waits else self.first_wait * 2.0 ** (attempt - 1)
+
+    def ask(
+        self, requests: Sequence[Request], call: Callable[[Sequence[Request], bool], list[Given]]
+    ) -> list[tuple[Given, int]]:
+        """Each answer with the number of its attempts, latency and cost those of all of them.
+
+        Args:
+            call: told the requests, and whether their own time to wait has passed.
+        """
+        results = [(result, 1) for result in call(requests, False)]
+        for attempt in range(1, self.attempts):
+            again = [k for k, (result, _) in enumerate(results) if isinstance(result.error, Transient | RateLimited)]
+            if not again:
+                break
+            wait = self.wait([error for k in again if (error := results[k][0].error)], attempt)
+            if wait > self.longest_wait:
+                break
+            self.sleep(wait)
+            for k, fresh in zip(again, call([requests[k] for k in again], True), strict=True):
+                before, attempts = results[k]
+                spent = replace(fresh, latency=before.latency + fresh.latency, cost=before.cost + fresh.cost)
+                results[k] = spent, attempts + 1
+        return results
 
 
 class Pace:
-    """Lets calls pass, fewer of them after the editor said that they are too many.
+    """Lets calls pass, fewer of them after an answer said that they are too many.
 
     Where an answer is :class:`RateLimited`, the calls that may run side by side are halved, and no call begins before
-    the time that the editor asked for. Every answer that is not lets them grow again, by one a round (additive
+    the time that was asked for. Every answer that is not lets them grow again, by one a round (additive
     increase, multiplicative decrease, as in TCP).
 
     Args:
@@ -31,16 +96,16 @@ class Pace:
         self._running, self._begins, self._halved = 0, 0.0, float("-inf")
         self._changed = threading.Condition()
 
-    def call(self, edit: Callable[[], list[EditResult]], waited: bool = False) -> list[EditResult]:
-        """Call ``edit`` as soon as it may run, and learn from its answers.
+    def call(self, ask: Callable[[], list[Given]], waited: bool = False) -> list[Given]:
+        """Call ``ask`` as soon as it may run, and learn from its answers.
 
         Args:
             waited: its own time has come already.
         """
         began = self._enter(waited)
-        results: list[EditResult] = []
+        results: list[Given] = []
         try:
-            results = edit()
+            results = ask()
         finally:
             self._leave(results, began)
         return results
@@ -55,7 +120,7 @@ class Pace:
                     return self._clock()
             self._sleep(wait)
 
-    def _leave(self, results: Sequence[EditResult], began: float) -> None:
+    def _leave(self, results: Sequence[Answered], began: float) -> None:
         with self._changed:
             self._running -= 1
             limited = [result.error for result in results if isinstance(result.error, RateLimited)]
@@ -82,7 +147,7 @@ class Budget:
         self._reserved = 0.0
         self._lock = threading.Lock()
 
-    def call(self, edits: int, edit: Callable[[], list[EditResult]]) -> list[EditResult]:
+    def call(self, edits: int, edit: Callable[[], list[Given]]) -> list[Given]:
         """Call ``edit``, which answers ``edits`` requests, and count what it costs.
 
         Raises:
@@ -96,7 +161,7 @@ class Budget:
                     f"--max-cost {self.most:g}: the same command with a higher one goes on"
                 )
             self._reserved += kept
-        results: list[EditResult] = []
+        results: list[Given] = []
         try:
             results = edit()
         finally:

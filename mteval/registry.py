@@ -1,7 +1,8 @@
 """One small registry: names -> lazily imported classes.
 
-``"module:Class"`` works wherever a name does, and third parties plug in through the entry-point groups
-``mteval.editors``, ``mteval.benchmarks`` and ``mteval.scorers``. Nothing is imported before :func:`resolve`.
+``"module:Class"`` works wherever a name does, and third parties plug in through entry points, one group a kind:
+``mteval.editors``, ``mteval.benchmarks``, ``mteval.scorers``, ``mteval.judges`` ... Nothing is imported before
+:func:`resolve`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from mteval.errors import UsageError
 
-Kind = Literal["editor", "benchmark", "scorer"]
+Kind = Literal["editor", "benchmark", "scorer", "judge", "detector", "encoder", "reader"]
 
 _BUILT_IN: dict[Kind, dict[str, str]] = {
     "editor": {
@@ -50,6 +51,10 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
         "reference-psnr": "mteval.scorers.reference_psnr:ReferencePSNR",
         "http": "mteval.scorers.http:HttpScorer",
     },
+    "judge": {},
+    "detector": {},
+    "encoder": {},
+    "reader": {},
 }
 
 

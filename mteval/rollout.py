@@ -6,7 +6,7 @@ a call whose records are all there is left alone and any other is made again who
 images and its seeds are fixed, it gives the same bytes. Turn 1 is the same question under every protocol: it is asked
 once and recorded for all.
 
-Retries live here and nowhere else.
+Edits are asked again here and nowhere else.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ from mteval.editors.base import (
     EditRequest,
     EditResult,
     Fatal,
-    RateLimited,
-    Transient,
 )
 from mteval.errors import UsageError
-from mteval.pace import LONGEST_WAIT, Budget, Pace
+from mteval.pace import Budget, Pace, Retry
 from mteval.seeds import seed_of
 from mteval.sessions import TurnKey, TurnRecord
 from mteval.store import RunWriter, Timing
@@ -61,27 +59,6 @@ def seed_for(policy: SeedPolicy, seed: int, session: str, turn: int, repeat: int
 def joined_instruction(session: Session, turn: int) -> str:
     """c_1..c_t as one instruction, the way single-shot asks for them."""
     return JOIN.join(item.instruction for item in session.turns[:turn])
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often and how patiently a :class:`Transient` or :class:`RateLimited` edit is asked again.
-
-    Attributes:
-        attempts: calls in all. first_wait: seconds before the second, doubled each time.
-        longest_wait: an editor that asks to wait longer is not waited for. sleep: replaced in tests.
-    """
-
-    attempts: int = 6
-    first_wait: float = 1.0
-    longest_wait: float = LONGEST_WAIT
-    sleep: Callable[[float], None] = time.sleep
-
-    def wait(self, errors: Sequence[EditError], attempt: int) -> float:
-        """Seconds to wait before call ``attempt + 1``: what the editor asked for, or the back-off."""
-        asked = [error.retry_after for error in errors if isinstance(error, RateLimited)]
-        waits = [wait for wait in asked if wait is not None]
-        return max(waits) if waits else self.first_wait * 2.0 ** (attempt - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,23 +180,9 @@ class _Asker:
         Raises:
             Fatal: the editor can answer nothing more, or the money is spent.
         """
-        retry = self.retry
-        results = [(result, 1) for result in self._call(requests)]
-        for attempt in range(1, retry.attempts):
-            again = [i for i, (result, _) in enumerate(results) if isinstance(result.error, Transient | RateLimited)]
-            if not again:
-                break
-            wait = retry.wait([error for i in again if (error := results[i][0].error)], attempt)
-            if wait > retry.longest_wait:
-                break
-            retry.sleep(wait)
-            for i, fresh in zip(again, self._call([requests[i] for i in again], waited=True), strict=True):
-                before, attempts = results[i]
-                spent = replace(fresh, latency=before.latency + fresh.latency, cost=before.cost + fresh.cost)
-                results[i] = spent, attempts + 1
-        return results
+        return self.retry.ask(requests, self._call)
 
-    def _call(self, requests: Sequence[EditRequest], waited: bool = False) -> list[EditResult]:
+    def _call(self, requests: Sequence[EditRequest], waited: bool) -> list[EditResult]:
         if not requests:
             return []
         return self.pace.call(lambda: self.budget.call(len(requests), lambda: self._edit(requests)), waited)

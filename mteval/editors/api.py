@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mteval.editors.base import About, BadOutput, EditError, EditorInfo, EditRequest, EditResult, Transient
 from mteval.errors import UsageError
+from mteval.services import check_key, without_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,8 +76,7 @@ class ApiEditor(ABC):
         self.about.check_needs(info.id)
         if resolution not in ("keep", "model"):
             raise UsageError(f"resolution must be keep or model, not '{resolution}'")
-        if not os.environ.get(key_variable):
-            raise UsageError(f"{info.id} needs a key in the environment variable {key_variable}")
+        check_key(info.id, key_variable)
         if timeout <= 0:
             raise UsageError(f"timeout is in seconds, above 0, not {timeout}")
         self.info, self.sizes, self.key_variable, self.timeout = info, sizes, key_variable, timeout
@@ -128,7 +128,7 @@ class ApiEditor(ABC):
             error = caught
         return EditResult(
             image,
-            self._without_key(error) if error else None,
+            without_key(error, self.key) if error else None,
             latency=time.perf_counter() - began,
             cost=reply.cost,
             dialogue=reply.dialogue,
@@ -150,12 +150,6 @@ class ApiEditor(ABC):
         if not same_aspect(image.size, asked):
             raise BadOutput(f"an image of {image.width}x{image.height} pixels, not {asked[0]}x{asked[1]}")
         return resized(image.convert("RGB"), wanted)
-
-    def _without_key(self, error: EditError) -> EditError:
-        """The same error; services quote the key, or parts of it, when they refuse it."""
-        text = str(error).replace(self.key, "[key]") if self.key else str(error)
-        error.args = (re.sub(r"\b(sk|AIza|Bearer)[-\w*. ]{8,}", "[key]", text),)
-        return error
 
 
 def same_aspect(one: Size, other: Size) -> bool:

@@ -1,14 +1,5 @@
 """The contract of an editor: anything that turns (image, instruction, history, seed) into an image.
 
-Error tree::
-
-    EditError
-    +-- Blocked        a moderation filter said no; asking again will not help
-    +-- RateLimited    come back after ``retry_after`` seconds
-    +-- Transient      a network or server hiccup; asking again may help
-    +-- BadOutput      the answer is not a usable image
-    +-- Fatal          nothing more can be asked of this editor (key refused, device lost): ends the run
-
 An editor never retries and never raises for one item of a batch: it puts the error in that item's result. An EditError
 that it raises is the answer to the whole batch; after any other exception the batch is asked again one by one, and what
 still raises fails that turn. Retries live in rollout.py alone.
@@ -21,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from mteval.errors import UsageError
+from mteval.errors import BadOutput, Blocked, CallError, Fatal, RateLimited, Transient, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,32 +21,23 @@ if TYPE_CHECKING:
     from mteval.sessions import Session
 
 
-class EditError(Exception):
-    """Why an edit gave no image."""
+__all__ = [
+    "About",
+    "BadOutput",
+    "BenchmarkBound",
+    "Blocked",
+    "EditError",
+    "EditRequest",
+    "EditResult",
+    "Editor",
+    "EditorInfo",
+    "Fatal",
+    "RateLimited",
+    "Transient",
+]
 
-
-class Blocked(EditError):
-    """The content filter of the editor refused."""
-
-
-class RateLimited(EditError):
-    """Too many calls; ``retry_after`` is in seconds, None if the editor did not say."""
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class Transient(EditError):
-    """May work when asked again."""
-
-
-class BadOutput(EditError):
-    """Answered, but not with a usable image."""
-
-
-class Fatal(EditError):
-    """Nothing more can be asked of this editor."""
+EditError = CallError
+"""Why an edit gave no image; see :mod:`mteval.errors` for the tree."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,25 +5,22 @@ What a person may say about it is checked when the editor is made, within millis
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mteval import devices
+from mteval.devices import one_of, pick_device, pick_dtype
 from mteval.editors import checkpoints
 from mteval.editors.quiet import quiet
 from mteval.errors import UsageError
-from mteval.registry import nearest
-
-# Before torch is imported: an idle thread of its pool must not spin on a core that others need.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     import torch
 
-_DEVICES = ("auto", "cuda", "mps", "cpu")
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
+__all__ = ["Loading", "one_of", "pick_device", "pick_dtype"]
+
 _OFFLOADS = ("none", "text", "model", "sequential", "group")
 _QUANTIZATIONS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "fp8": "torchao"}
 """Name -> the library that does it."""
@@ -55,8 +52,7 @@ class Loading:
     quantize: str | None = None
 
     def __post_init__(self) -> None:
-        one_of("device", self.device.partition(":")[0], _DEVICES)
-        one_of("dtype", self.dtype, _DTYPES)
+        devices.check(self.device, self.dtype)
         one_of("offload", self.offload, _OFFLOADS)
         if self.quantize is not None:
             one_of("quantize", self.quantize, tuple(_QUANTIZATIONS))
@@ -127,38 +123,3 @@ class Loading:
         parts = json.loads((folder / "model_index.json").read_text())
         large = [part for part in ("transformer", "unet", "text_encoder", "text_encoder_2") if part in parts]
         return PipelineQuantizationConfig(backend, settings, large)
-
-
-def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    """Raises:
-    UsageError: ``value`` is none of ``known``.
-    """
-    if value not in known:
-        raise UsageError(f"unknown {what} '{value}': {nearest(value, list(known))}")
-
-
-def pick_device(device: str) -> str:
-    """``auto`` is the first of cuda, mps, cpu that there is.
-
-    On the CPU the thread pool is cut to the cores that this process may use: a wider one makes small models ten times
-    slower.
-    """
-    import torch
-
-    if device == "auto":
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"there is no CUDA device for --device {device}: choose another, or leave it away")
-    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
-        torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
-    return device
-
-
-def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    """``auto`` is float32 on the CPU and bfloat16 elsewhere."""
-    import torch
-
-    name = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
-    picked: torch.dtype = getattr(torch, name)
-    return picked

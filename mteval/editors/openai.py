@@ -11,24 +11,14 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from mteval.editors.api import ApiEditor, Reply, Size, png, read_sizes
-from mteval.editors.base import (
-    About,
-    BadOutput,
-    Blocked,
-    EditError,
-    EditorInfo,
-    EditRequest,
-    Fatal,
-    RateLimited,
-    Transient,
-)
+from mteval.editors.base import About, BadOutput, Blocked, EditorInfo, EditRequest, Transient
 from mteval.errors import UsageError
+from mteval.services import MODERATION, openai_errors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SIZES = "1024x1024,1536x1024,1024x1536"
-_MODERATION = ("moderation_blocked", "content_policy_violation", "safety_violations")
 
 
 class _OpenAI(ApiEditor):
@@ -56,24 +46,8 @@ class _OpenAI(ApiEditor):
         return OpenAI(api_key=self.key, base_url=self.base_url, max_retries=0, timeout=self.timeout)
 
     def ask(self, request: EditRequest, images: Sequence[Image], size: Size) -> Reply:
-        import openai
-
-        try:
+        with openai_errors():
             return self.call(request, images, size)
-        except openai.RateLimitError as error:
-            if error.code == "insufficient_quota":
-                raise Fatal(error.message) from error
-            raise RateLimited(error.message, _retry_after(error.response.headers)) from error
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise Fatal(error.message) from error
-        except openai.APIStatusError as error:
-            if error.code in _MODERATION:
-                raise Blocked(error.message) from error
-            if error.status_code >= 500 or error.status_code in (408, 409):
-                raise Transient(error.message) from error
-            raise EditError(error.message) from error
-        except (openai.APIError, ValueError) as error:  # no connection, too late, or cut off
-            raise Transient(f"{type(error).__name__}: {error}") from error
 
     @abstractmethod
     def call(self, request: EditRequest, images: Sequence[Image], size: Size) -> Reply:
@@ -237,7 +211,7 @@ class OpenAIResponses(_OpenAI):
         error = next((found for item in calls if (found := getattr(item, "error", None))), None)
         if error is None:
             return Reply(None, BadOutput("an answer without an image"), cost)
-        kind = Blocked if error.code in _MODERATION else BadOutput
+        kind = Blocked if error.code in MODERATION else BadOutput
         return Reply(None, kind(error.message), cost)
 
 
@@ -246,13 +220,3 @@ def _decoded(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
         raise Transient(f"what arrived is not base64 ({error})") from error
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds."""
-    try:
-        if "retry-after-ms" in headers:
-            return float(headers["retry-after-ms"]) / 1000
-        return float(headers["retry-after"])
-    except (KeyError, ValueError):
-        return None

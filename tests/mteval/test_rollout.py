@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mteval.editors.base import BadOutput, Blocked, EditRequest, EditResult, Fatal, RateLimited, Transient
-from mteval.rollout import Options, Retry, joined_instruction, roll_out, seed_for, total_calls, total_edits
+from mteval.pace import Retry
+from mteval.rollout import Options, joined_instruction, roll_out, seed_for, total_calls, total_edits
 from mteval.sessions import PROTOCOLS, TurnRecord
 from mteval.store import RunFolder, RunWriter
 from tests.mteval.fakes import SIDE, Faulty, Painter, Rows, paint

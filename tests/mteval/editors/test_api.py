@@ -28,7 +28,7 @@ from mteval.editors.gemini import GeminiImages
 from mteval.editors.http import HttpEditor
 from mteval.editors.openai import OpenAIImages, OpenAIResponses
 from mteval.errors import UsageError
-from mteval.rollout import Retry
+from mteval.pace import Retry
 from mteval.testing import EditorContract
 from tests.mteval.editors.services import KEY, Service, serving
 from tests.mteval.fakes import Rows, paint
