@@ -43,14 +43,17 @@ class Named(BaseModel):
     @property
     def label(self) -> str:
         """The name as a table shows it: with its arguments, because one model may run with several."""
-        shown = ",".join(f"{key}={value}" for key, value in self.args.items())
-        return f"{self.name}({shown})" if shown else self.name
+        return f"{self.name}({self._shown})" if self.args else self.name
 
     @property
     def typed(self) -> str:
         """As a person types a scorer: ``name:key=value,...``."""
-        shown = ",".join(f"{key}={value}" for key, value in self.args.items())
-        return f"{self.name}:{shown}" if shown else self.name
+        return f"{self.name}:{self._shown}" if self.args else self.name
+
+    @property
+    def _shown(self) -> str:
+        names = {key: value["name"] if isinstance(value, Mapping) else value for key, value in self.args.items()}
+        return ",".join(f"{key}={value}" for key, value in names.items())
 
 
 def _named(value: Any) -> Any:
@@ -70,7 +73,7 @@ class RunConfig(BaseModel):
 
     Attributes:
         model, benchmark: what runs on what.
-        scorers: () means no scoring.
+        scorers: () means no scoring. judge: of the scorers that ask one and name none themselves.
         protocol: which protocols; None = all that the benchmark allows.
         turns: T. limit: how many sessions. repeats: how often each session is run.
         batch_size: sessions in a batch call, the unit that a resumed run repeats whole.
@@ -92,6 +95,7 @@ class RunConfig(BaseModel):
     model: OneNamed = Named(name="tiny-kontext")
     benchmark: OneNamed = Named(name="shapes")
     scorers: Names | None = None
+    judge: OneNamed | None = None
     protocol: Annotated[tuple[Protocol, ...], BeforeValidator(_several), Field(min_length=1)] | None = None
     turns: Annotated[int, Field(ge=1)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None

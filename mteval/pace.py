@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -75,6 +76,33 @@ class Retry:
                 spent = replace(fresh, latency=before.latency + fresh.latency, cost=before.cost + fresh.cost)
                 results[k] = spent, attempts + 1
         return results
+
+
+def in_parallel(do: Callable[[Request, threading.Event], object], items: Sequence[Request], most: int) -> None:
+    """Do something to every item, ``most`` of them side by side; what is raised first is raised here.
+
+    What is on its way then, or at Ctrl-C, was paid for and is not cut off: it is told by the event that it may end at
+    its next good moment.
+    """
+    stop = threading.Event()
+    if most == 1:
+        for item in items:
+            do(item, stop)
+        return
+
+    def unless_stopped(item: Request) -> None:
+        if not stop.is_set():
+            do(item, stop)
+
+    with ThreadPoolExecutor(most, thread_name_prefix="parallel") as pool:
+        futures = [pool.submit(unless_stopped, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 class Pace:

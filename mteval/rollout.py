@@ -14,7 +14,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ from mteval.editors.base import (
     Fatal,
 )
 from mteval.errors import UsageError
-from mteval.pace import Budget, Pace, Retry
+from mteval.pace import Budget, Pace, Retry, in_parallel
 from mteval.seeds import seed_of
 from mteval.sessions import TurnKey, TurnRecord
 from mteval.store import RunWriter, Timing
@@ -113,29 +112,16 @@ def roll_out(
     dearest = max([editor.info.cost_per_image, *(timing.cost / timing.attempts for timing in paid)])
     budget = Budget(options.max_cost, sum(timing.cost for timing in paid), dearest)
     asker = _Asker(editor, options.retry, Pace(options.concurrency, sleep=options.retry.sleep), budget)
-    stop, told = threading.Event(), threading.Lock()
+    told = threading.Lock()
 
-    def play(part: Sequence[Session]) -> None:
+    def play(part: Sequence[Session], stop: threading.Event) -> None:
         for count in _play(part, asker, benchmark, options, writer):
             with told:
                 advance(count)
             if stop.is_set():
                 return
 
-    parts = _slices(sessions, options.batch_size)
-    if options.concurrency == 1:
-        for part in parts:
-            play(part)
-        return
-    with ThreadPoolExecutor(options.concurrency, thread_name_prefix="session") as pool:
-        futures = [pool.submit(play, part) for part in parts]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:  # Ctrl-C too: what is on its way was paid for, and is recorded before this ends
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+    in_parallel(play, list(_slices(sessions, options.batch_size)), options.concurrency)
 
 
 def _play(

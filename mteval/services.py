@@ -6,11 +6,29 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from mteval.errors import Blocked, CallError, Fatal, RateLimited, Transient, UsageError
 
 MODERATION = ("moderation_blocked", "content_policy_violation", "content_filter", "safety_violations")
 """Codes of a refusal by a filter."""
+
+
+_LIBRARIES = {"openai": "openai", "gemini": "google.genai", "vision": "torchvision"}
+"""Extra of mteval -> the library that it brings."""
+
+
+def check_extra(extra: str, what: str) -> None:
+    """Raises:
+    UsageError: ``what`` needs an extra that is not installed.
+    """
+    library = _LIBRARIES[extra]
+    try:
+        found = find_spec(library)
+    except ModuleNotFoundError:  # of the package that it is a part of
+        found = None
+    if found is None:
+        raise UsageError(f"{what} needs {library}: pip install 'mteval[{extra}]'")
 
 
 def check_key(what: str, variable: str) -> None:

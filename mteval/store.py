@@ -8,6 +8,7 @@ file                      holds
 ``rollouts.jsonl``        one :class:`~mteval.sessions.TurnRecord` a line
 ``scores.jsonl``          one :class:`~mteval.sessions.ScoreRecord` a line
 ``timing.jsonl``          one :class:`Timing` a line: what differs from run to run
+``judging.jsonl``         one :class:`Judging` a line: what each pass of scoring asked of a judge
 ``images/ab/abcd....png`` inputs and outputs, named by the SHA-256 of their bytes
 ``metrics.json`` ...      what is derived from the above when a run ends
 ========================= ==========================================================================================
@@ -48,6 +49,7 @@ SESSIONS = "sessions.json"
 ROLLOUTS = "rollouts.jsonl"
 SCORES = "scores.jsonl"
 TIMING = "timing.jsonl"
+JUDGING = "judging.jsonl"
 IMAGES = "images"
 METRICS = "metrics.json"
 LEADERBOARD = "leaderboard.csv"
@@ -82,10 +84,29 @@ class Timing:
     clock: str
 
 
-Line = TypeVar("Line", TurnRecord, ScoreRecord, Timing)
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """One line of judging.jsonl.
+
+    Attributes:
+        judge: its id. calls: made, retries too. hits: of the cache, which cost nothing.
+        seconds: of the calls, one after the other. cost: US dollars. clock: ISO 8601, UTC.
+    """
+
+    judge: str
+    calls: int
+    hits: int
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    cost: float
+    clock: str
 
 
-def encode(record: TurnRecord | ScoreRecord | Timing) -> str:
+Line = TypeVar("Line", TurnRecord, ScoreRecord, Timing, Judging)
+
+
+def encode(record: TurnRecord | ScoreRecord | Timing | Judging) -> str:
     """The JSON line of a record, without its newline.
 
     Raises:
@@ -137,6 +158,10 @@ class RunFolder:
     def timings(self) -> list[Timing]:
         """Every call that was made, in the order of the calls."""
         return self._lines(TIMING, Timing)
+
+    def judgings(self) -> list[Judging]:
+        """What judges were asked, in the order of the passes."""
+        return self._lines(JUDGING, Judging)
 
     def image_path(self, content: str) -> Path:
         """Where the PNG of a content hash lies."""
@@ -236,7 +261,7 @@ class RunWriter(RunFolder):
         try:
             for left in self.path.rglob(f"*{_TEMPORARY}"):
                 left.unlink()
-            for name in (ROLLOUTS, SCORES, TIMING):
+            for name in (ROLLOUTS, SCORES, TIMING, JUDGING):
                 _cut_torn_line(self.path / name)
             self.turns = super()._turns()
             self.scores = super()._scores()
@@ -299,10 +324,17 @@ class RunWriter(RunFolder):
 
     def append_scores(self, records: Sequence[ScoreRecord]) -> None:
         """Record judgements, all lines in one write."""
-        self._append(SCORES, records)
-        self.scores.update((record.key, record) for record in records)
+        with self._one:
+            self._append(SCORES, records)
+            self.scores.update((record.key, record) for record in records)
 
-    def _append(self, name: str, records: Sequence[TurnRecord | ScoreRecord | Timing]) -> None:
+    def append_judging(self, passes: Sequence[Judging]) -> None:
+        """Record what judges were asked, where they were."""
+        asked = [one for one in passes if one.calls or one.hits]
+        if asked:
+            self._append(JUDGING, asked)
+
+    def _append(self, name: str, records: Sequence[TurnRecord | ScoreRecord | Timing | Judging]) -> None:
         with open(self.path / name, "ab") as file:
             file.write("".join(f"{encode(record)}\n" for record in records).encode())
 
@@ -341,18 +373,23 @@ class RunWriter(RunFolder):
         self.write_json(METRICS, {"columns": [str(name) for name in table.columns], "rows": rows})
 
     def write_costs(self) -> None:
-        """Write costs.csv: calls, seconds and dollars by protocol, from timing.jsonl."""
+        """Write costs.csv: calls, seconds and dollars of the editor by protocol, and of each judge."""
         spent: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
         for timing in self.timings():
             row = spent[timing.protocol]
             row[0] += timing.attempts
             row[1] += timing.latency
             row[2] += timing.cost
+        for judging in self.judgings():
+            row = spent[f"judge {judging.judge}"]
+            row[0] += judging.calls
+            row[1] += judging.seconds
+            row[2] += judging.cost
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["protocol", "edits", "seconds", "dollars"])
-        for protocol, (edits, seconds, dollars) in sorted(spent.items()):
-            table.writerow([protocol, edits, f"{seconds:.3f}", f"{dollars:.4f}"])
+        table.writerow(["what", "calls", "seconds", "dollars"])
+        for what, (calls, seconds, dollars) in sorted(spent.items()):
+            table.writerow([what, calls, f"{seconds:.3f}", f"{dollars:.4f}"])
         self.write_text(COSTS, text.getvalue())
 
     def write_json(self, name: str, payload: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -55,8 +56,18 @@ class Tolerance:
             return None
         return (
             f"too many errors: {turn_errors} of {turns_asked} turns failed or were blocked, "
-            f"{score_errors} of {judged} judgements failed; --fail-on-error allows {allowed}"
+            f"{score_errors} of {judged} judgements failed; --fail-on-error allows {allowed}{_commonest(turns, scores)}"
         )
+
+
+def _commonest(turns: Sequence[TurnRecord], scores: Sequence[ScoreRecord]) -> str:
+    """The error that is met most often, and what may mend it."""
+    errors = [str(record.error) for record in turns if record.state in ("failed", "blocked")]
+    errors += [f"{score.scorer}: {score.reason}" for score in scores if score.state not in ("ok", "not_applicable")]
+    if not errors:
+        return ""
+    ((error, count),) = Counter(errors).most_common(1)
+    return f". {count} times: {error}. Once that is mended, `mteval retry` asks for these again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ def import_images(
     scorers: Annotated[
         list[str] | None, typer.Option(help="name or name:key=value; none = no scoring. Repeatable.")
     ] = None,
+    judge: Annotated[str | None, typer.Option(help="Of scorers that ask one: openai:model=NAME,base_url=URL.")] = None,
     fail_on_error: Annotated[
         str | None, typer.Option(help="Exit 1 above this share (5%) or count (5) of errors. [default: 5%]")
     ] = None,
@@ -42,7 +43,7 @@ def import_images(
     """
     from mteval.cli.run import _scorers, _with_args, verdict
     from mteval.cli.show import Bar, summary
-    from mteval.config import build
+    from mteval.config import build, parse_named
     from mteval.evaluation import execute
     from mteval.importing import LAYOUTS, Imported, find
     from mteval.plan import prepare
@@ -53,6 +54,7 @@ def import_images(
         "turns": turns,
         "limit": limit,
         "scorers": _scorers(scorers) if scorers else None,
+        "judge": parse_named(judge).model_dump() if judge else None,
         "fail_on_error": fail_on_error,
         "output": output,
         "on_missing": "carry",

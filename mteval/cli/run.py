@@ -58,6 +58,9 @@ def run(
     scorers: Annotated[
         list[str] | None, typer.Option(help="name or name:key=value; none = no scoring. Repeatable.")
     ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Of scorers that ask one: openai:model=NAME,base_url=URL; `mteval list judges`.")
+    ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Calls side by side. [default: the editor's]")] = None,
     retries: Annotated[
         int | None, typer.Option(help="Further tries of an edit that failed in passing. [default: 5]")
@@ -90,7 +93,7 @@ def run(
     3 interrupted; 100 an --assert failed.
     """
     from mteval.cli.show import Bar, summary
-    from mteval.config import build, read_yaml
+    from mteval.config import build, parse_named, read_yaml
     from mteval.plan import RUNS, prepare
     from mteval.suites import locate
 
@@ -101,6 +104,7 @@ def run(
         "model": _models(ctx.meta[_ARGV], settings.get("model", "tiny-kontext")),
         "benchmark": _with_args(settings.get("benchmark", "shapes"), benchmark, benchmark_args or []),
         "scorers": _scorers(scorers) if scorers else None,
+        "judge": parse_named(judge).model_dump() if judge else None,
         "protocol": protocol,
         "turns": turns,
         "limit": limit,

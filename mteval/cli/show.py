@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as Eta
 from rich.table import Table
 
-from mteval.store import LEADERBOARD, REPORT
+from mteval.store import LEADERBOARD, REPORT, Judging
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,21 @@ def summary(runs: Sequence[Run]) -> None:
         if shown:
             console.print(title, soft_wrap=True)
             console.print(table)
+        for judge, told in _judges(run).items():
+            console.print(f"judge {judge}: {told}", soft_wrap=True)
         console.print(f"report       {run.path / REPORT}\nleaderboard  {run.path / LEADERBOARD}", soft_wrap=True)
+
+
+def _judges(run: Run) -> dict[str, str]:
+    """What was asked of each judge over all passes, in words."""
+    passes: dict[str, list[Judging]] = defaultdict(list)
+    for one in run.folder.judgings():
+        passes[one.judge].append(one)
+    return {
+        judge: f"{sum(one.calls for one in all_of):,} calls, {sum(one.hits for one in all_of):,} replies from the cache"
+        + (f", ${cost:.2f}" if (cost := sum(one.cost for one in all_of)) else "")
+        for judge, all_of in passes.items()
+    }
 
 
 def _narrow(protocol: str) -> str:

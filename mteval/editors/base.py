@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from mteval.errors import BadOutput, Blocked, CallError, Fatal, RateLimited, Transient, UsageError
+from mteval.errors import BadOutput, Blocked, CallError, Fatal, RateLimited, Transient
+from mteval.services import check_extra
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,18 +66,7 @@ class About:
         UsageError: a library of an extra is not there.
         """
         for extra in self.needs:
-            if not _is_there(_LIBRARIES[extra]):
-                raise UsageError(f"{editor} needs {_LIBRARIES[extra]}: pip install 'mteval[{extra}]'")
-
-
-_LIBRARIES = {"vision": "torchvision", "openai": "openai", "gemini": "google.genai"}
-
-
-def _is_there(library: str) -> bool:
-    try:
-        return find_spec(library) is not None
-    except ModuleNotFoundError:  # of the package that it is a part of
-        return False
+            check_extra(extra, editor)
 
 
 @dataclass(frozen=True, slots=True)
