@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,12 +17,14 @@ from mteval.editors.base import BenchmarkBound, Editor
 from mteval.errors import UsageError
 from mteval.pace import Retry
 from mteval.plan import Plan, prepare
-from mteval.store import LEADERBOARD, REPORT, RUN, RunFolder, RunWriter, save_table
+from mteval.scorers.base import AsksJudge
+from mteval.store import LEADERBOARD, REPORT, RUN, Judging, RunFolder, RunWriter, save_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mteval.benchmarks.base import Benchmark
+    from mteval.judges.asking import Usage
 
 Progress = Callable[[str, int, int], None]
 """Told (``edits`` or ``scores``, how many are done, of how many)."""
@@ -138,7 +140,7 @@ def execute(plan: Plan, editor: Editor | None = None, progress: Progress | None 
 
     run.json gets the keys ``model`` and ``benchmark`` (labels), ``identity``, ``settings`` (the configuration as
     asked), ``protocols``, ``turns``, ``limit``, ``batch_size`` (as resolved), ``editor`` and ``benchmark_info``
-    (their infos), ``scorers`` (id to info and arguments), ``notes``, ``versions``, ``hardware`` and ``clock``.
+    (their infos), ``scorers`` (id to name, arguments and info), ``notes``, ``versions``, ``hardware`` and ``clock``.
 
     Raises:
         UsageError: the folder is in use, or holds what another revision of the editor made.
@@ -197,9 +199,10 @@ def summarise(writer: RunWriter) -> Run:
     writer.canonicalise()
     config = writer.config
     measures = {name: info["measures"] for name, info in config["scorers"].items()}
+    ranges = {name: (info["low"], info["high"]) for name, info in config["scorers"].items()}
     turns = metrics.turn_table(writer.turn_records())
     scores = metrics.score_table(writer.score_records())
-    writer.write_metrics(metrics.compute(turns, scores, measures))
+    writer.write_metrics(metrics.compute(turns, scores, measures, ranges))
     writer.write_costs()
     writer.write_with(LEADERBOARD, lambda path: save_table(csv.leaderboard([writer]), path))
     writer.write_with(REPORT, lambda path: html.write([writer], path))
@@ -210,9 +213,31 @@ def summarise(writer: RunWriter) -> Run:
 
 def _score(plan: Plan, writer: RunWriter, progress: Progress | None) -> None:
     scorers = [scorer for _, scorer in plan.scorers]
-    if scorers:
-        advance = _counter(progress, "scores", len(plan.sessions))
+    if not scorers:
+        return
+    judges = {scorer.asker.info.id: scorer.asker for scorer in scorers if isinstance(scorer, AsksJudge)}
+    for asker in judges.values():
+        asker.expect_answers()
+    before = {name: replace(asker.usage) for name, asker in judges.items()}
+    advance = _counter(progress, "scores", len(plan.sessions))
+    try:
         scoring.score_run(scorers, plan.benchmark, plan.sessions, writer, advance)
+    finally:
+        writer.append_judging([_judging(name, asker.usage, before[name]) for name, asker in judges.items()])
+
+
+def _judging(judge: str, now: Usage, before: Usage) -> Judging:
+    """What one pass of scoring asked of a judge."""
+    return Judging(
+        judge=judge,
+        calls=now.calls - before.calls,
+        hits=now.hits - before.hits,
+        tokens_in=now.tokens_in - before.tokens_in,
+        tokens_out=now.tokens_out - before.tokens_out,
+        seconds=now.seconds - before.seconds,
+        cost=now.cost - before.cost,
+        clock=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _counter(progress: Progress | None, stage: str, total: int) -> Callable[[int], None]:
@@ -263,8 +288,11 @@ def _describe(plan: Plan, editor: Editor, options: rollout.Options, before: dict
 
 
 def _scorer_infos(plan: Plan) -> dict[str, Any]:
-    """Id to info and arguments."""
-    return {scorer.info.id: {"args": named.args, **scorer.info.as_json()} for named, scorer in plan.scorers}
+    """Id to registered name, arguments and info."""
+    return {
+        scorer.info.id: {"name": named.name, "args": named.args, **scorer.info.as_json()}
+        for named, scorer in plan.scorers
+    }
 
 
 def versions() -> dict[str, str | None]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from mteval import registry
 from mteval.config import Named, RunConfig, identity_hash
 from mteval.errors import UsageError
+from mteval.scorers.base import VERDICTS, Measure
 from mteval.sessions import PROTOCOLS
 from mteval.store import RUN, RunFolder, check_writable
 from mteval.verdict import Condition
 
 if TYPE_CHECKING:
     from mteval.benchmarks.base import Benchmark
-    from mteval.scorers.base import Scorer
+    from mteval.scorers.base import Scorer, ScorerInfo
     from mteval.sessions import Protocol, Session
 
 RUNS = Path("runs")
@@ -83,9 +84,11 @@ def prepare(
     if limit > info.size:
         raise UsageError(f"{info.id} has {info.size} sessions, not {limit}: choose a --limit up to {info.size}")
     protocols, notes = _protocols(config, benchmark)
-    named = [Named(name=name) for name in info.scorers] if config.scorers is None else config.scorers
+    asked = [Named(name=name) for name in info.scorers] if config.scorers is None else config.scorers
+    named = [with_judge(item, config.judge) for item in asked]
     scorers = tuple((item, registry.create("scorer", item.name, item.args)) for item in named)
     _check_told_apart(scorers)
+    _check_measured(scorers)
     identity = {
         "model": config.model.model_dump(),
         "dtype": config.dtype,
@@ -116,12 +119,14 @@ def prepare(
 
 
 def reopen(path: Path) -> RunConfig:
-    """The configuration that a run folder was made with.
+    """The configuration that a run folder was made with, and every scorer that has judged it since.
 
     Raises:
         UsageError: ``path`` is no run folder.
     """
-    return RunConfig.model_validate({**RunFolder(path).config["settings"], "output": path})
+    config = RunFolder(path).config
+    scorers = [{"name": info["name"], "args": info["args"]} for info in config["scorers"].values()]
+    return RunConfig.model_validate({**config["settings"], "scorers": scorers, "output": path})
 
 
 def _protocols(config: RunConfig, benchmark: Benchmark) -> tuple[tuple[Protocol, ...], tuple[str, ...]]:
@@ -140,6 +145,27 @@ def _folder_name(config: RunConfig, benchmark_id: str, identity: dict[str, Any])
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
 
 
+def with_judge(scorer: Named, judge: Named | None) -> Named:
+    """The scorer with the judge of the run, where it asks one and names none itself."""
+    if (
+        judge is None
+        or "judge" in scorer.args
+        or "judge" not in registry.arguments(registry.resolve("scorer", scorer.name))
+    ):
+        return scorer
+    return scorer.model_copy(update={"args": {**scorer.args, "judge": judge.model_dump()}})
+
+
+def with_another_judge(config: RunConfig, judge: Named) -> RunConfig:
+    """The configuration with this judge in place of the one that its scorers were given."""
+    scorers = config.scorers or ()
+    forgotten = [
+        item.model_copy(update={"args": {key: value for key, value in item.args.items() if key != "judge"}})
+        for item in scorers
+    ]
+    return config.model_copy(update={"judge": judge, "scorers": tuple(forgotten) or config.scorers})
+
+
 def _check_told_apart(scorers: Sequence[tuple[Named, Scorer]]) -> None:
     """Refuse two scorers of one id, whose scores would overwrite each other."""
     seen: dict[str, Named] = {}
@@ -148,6 +174,30 @@ def _check_told_apart(scorers: Sequence[tuple[Named, Scorer]]) -> None:
         if id in seen:
             raise UsageError(f"{seen[id].typed} and {named.typed} both write scores of '{id}': leave one of them out")
         seen[id] = named
+
+
+def _check_measured(scorers: Sequence[tuple[Named, Scorer]]) -> None:
+    """Refuse a scorer whose scores no metric could use."""
+    for named, scorer in scorers:
+        reason = unmeasured(scorer.info)
+        if reason:
+            raise UsageError(f"scorer {named.typed} {reason}")
+
+
+def unmeasured(info: ScorerInfo) -> str | None:
+    """Why no metric can use the scores of a scorer, with the remedy; None where one can."""
+    measure, threshold = info.measures, info.success_threshold
+    if measure not in get_args(Measure):
+        return f"measures '{measure}', of which there is no metric: measure one of {', '.join(get_args(Measure))}"
+    if (info.scope == "session") != (measure == "trajectory"):
+        return f"measures {measure} with scope {info.scope}: scope session goes with trajectory, and with nothing else"
+    if measure in VERDICTS and threshold is None:
+        return f"measures {measure} without a success_threshold, so no turn would have a verdict: declare one"
+    if threshold is not None and not info.low <= threshold <= info.high:
+        return f"has a success_threshold of {threshold:g} outside its range {info.low:g} to {info.high:g}: mend one"
+    if measure == "content_consistency" and not 0 <= info.low <= info.high <= 1:
+        return f"measures {measure} from {info.low:g} to {info.high:g}, which must lie within 0 to 1: divide it"
+    return None
 
 
 def _check_identity(folder: RunFolder, identity: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The scoring loop: every recorded image is shown to every scorer, and only what is not judged yet.
 
-One scorer call holds the turns of one session, so that its images are decoded once. Turn 1 is the same image under
+One scorer call holds the turns of one session, so that its images are decoded once; sessions are judged side by side
+where a scorer's work is done elsewhere. Turn 1 is the same image under
 every
 protocol: it is judged once and the judgement recorded for all, or exposure bias at turn 1 would not be exactly 0 with a
 judge that is not deterministic.
@@ -10,13 +11,17 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from mteval.scorers.base import Score, Scorer, ScorerInfo, TurnView
+from mteval.errors import Fatal, UsageError
+from mteval.pace import in_parallel
+from mteval.scorers.base import FREE_RUNNING_ONLY, Score, Scorer, ScorerInfo, TurnView
 from mteval.sessions import PROTOCOLS, ScoreKey, ScoreRecord, TurnKey, TurnRecord
 from mteval.store import RunWriter
 
@@ -37,7 +42,10 @@ def score_run(
     """Judge what is recorded and not judged yet, session by session.
 
     Args:
-        advance: told how many sessions are done.
+        advance: told how many sessions are done, from one thread at a time.
+
+    Raises:
+        Fatal, UsageError: a scorer can judge nothing more; what was judged before is recorded.
     """
     by_session: dict[str, list[TurnRecord]] = defaultdict(list)
     for record in writer.turns.values():
@@ -45,18 +53,32 @@ def score_run(
             by_session[record.session].append(record)
     for records in by_session.values():  # what is judged for all protocols must not depend on the order of the records
         records.sort(key=lambda record: PROTOCOLS.index(record.protocol))
-    for session in sessions:
+    alone = {id(scorer): threading.Lock() for scorer in scorers if scorer.info.concurrency == 1}
+    told = threading.Lock()
+
+    def judge(session: Session, _: threading.Event) -> None:
         views = _Views(benchmark, session, writer)
         fresh: list[ScoreRecord] = []
         for scorer in scorers:
-            fresh += _score_session(scorer, by_session[session.id], views, writer.scores)
+            with alone.get(id(scorer), nullcontext()):
+                fresh += _score_session(scorer, by_session[session.id], views, writer.scores)
         if fresh:
             writer.append_scores(fresh)
-        advance(1)
+        with told:
+            advance(1)
+
+    in_parallel(judge, sessions, max((scorer.info.concurrency for scorer in scorers), default=1))
 
 
-def judged_turns(info: ScorerInfo, protocol: str, turn: int) -> Iterable[int]:
-    """Which instructions the image of a turn is judged for: single-shot following is judged for each of 1..t."""
+def judged_turns(info: ScorerInfo, protocol: str, turn: int, last: int) -> Iterable[int]:
+    """Which instructions the image of a turn is judged for, none where no metric would use the judgement.
+
+    Single-shot following is judged for each of 1..t. A scorer of whole rollouts is asked at the ``last`` turn only.
+    """
+    if protocol != "free-running" and info.measures in FREE_RUNNING_ONLY:
+        return ()
+    if info.scope == "session" and turn != last:
+        return ()
     each = protocol == "single-shot" and info.measures == "instruction_following"
     return range(1, turn + 1) if each else (turn,)
 
@@ -71,7 +93,7 @@ def _score_session(
     info = scorer.info
     for record in records:
         source = first.setdefault((record.image, record.repeat), record.key) if record.turn == 1 else record.key
-        for judged in judged_turns(info, record.protocol, record.turn):
+        for judged in judged_turns(info, record.protocol, record.turn, len(views.session.turns)):
             key = ScoreKey(*record.key, info.id, judged)
             if key in known:
                 continue
@@ -94,6 +116,9 @@ def ask(scorer: Scorer, views: Sequence[TurnView]) -> list[Score]:
 
     Where the scorer raises, its views are asked one by one, so that one bad image does not take its neighbours; what
     still raises is an ``infra_error``, never a number.
+
+    Raises:
+        Fatal, UsageError: nothing can be judged before a person has mended something.
     """
     if not views:
         return []
@@ -103,6 +128,8 @@ def ask(scorer: Scorer, views: Sequence[TurnView]) -> list[Score]:
             raise ValueError(f"{len(scores)} scores for {len(views)} turns")
         for score in scores:
             _check(score, scorer.info)
+    except (Fatal, UsageError):
+        raise
     except Exception as error:
         if len(views) > 1:
             return [ask(scorer, [view])[0] for view in views]

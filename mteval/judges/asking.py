@@ -7,7 +7,7 @@ state                the judge
 ===================  ==========================================================
 ``ok``               said something in the format
 ``parse_error``      did not, nor when it was told again (one repair)
-``truncated``        did not come to the end
+``truncated``        did not come to the end, nor when it was told again
 ``refused``          was stopped by a content filter
 ``transport_error``  cannot be reached, or answers with errors, after every retry
 ``infra_error``      did not take the question as it was put (an argument, an image too large)
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     Part = str | Image
 
+_MENDABLE = ("parse_error", "truncated")
 _DOWN_AFTER = 3
 """Rounds of the judge's concurrency in which no call is answered, after every retry: then it is down."""
 _DOWN_FOR = 30.0
@@ -112,6 +113,11 @@ class Asker:
     def info(self) -> JudgeInfo:
         return self.judge.info
 
+    def expect_answers(self) -> None:
+        """A new run begins: a judge that was down is asked again."""
+        with self._one:
+            self._unanswered, self._down_until = 0, float("-inf")
+
     def ask(self, asked: Sequence[Asked]) -> list[Reading]:
         """The readings in the order of what is asked.
 
@@ -131,7 +137,7 @@ class Asker:
     def _settle(self, asked: Sequence[Asked]) -> list[Reading]:
         questions = [item.question for item in asked]
         readings = self._read(asked, questions)
-        again = [k for k, reading in enumerate(readings) if reading.state == "parse_error"]
+        again = [k for k, reading in enumerate(readings) if reading.state in _MENDABLE]
         if again:  # one repair: the judge sees its reply, what is wrong with it, and the format once more
             told = [
                 replace(questions[k], replied=(readings[k].text, f"{readings[k].reason}. {asked[k].contract.format}"))

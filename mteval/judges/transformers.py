@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -123,19 +124,16 @@ class TransformersJudge:
                 output_logits=choosing,
                 return_dict_in_generate=True,
             )
-        start = inputs["input_ids"].shape[1]
-        lengths = inputs["attention_mask"].sum(1).tolist()
         if choosing:
             logarithms = made.logits[0].float().log_softmax(-1).cpu()
-            told = [self._told(row, question) for row, question in zip(logarithms, questions, strict=True)]
-            replies = [(next(iter(row)), False, 1) for row in told]
+            answers = [self._chosen(row, question) for row, question in zip(logarithms, questions, strict=True)]
         else:
-            told = [None] * len(questions)
-            replies = [self._reply(row) for row in made.sequences[:, start:].tolist()]
+            replies = made.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+            answers = [self._said(tokens) for tokens in replies]
         latency = (time.perf_counter() - began) / len(questions)
+        lengths = inputs["attention_mask"].sum(1).tolist()
         return [
-            Answer(text, truncated, row, tokens_in=length, tokens_out=count, latency=latency)
-            for (text, truncated, count), row, length in zip(replies, told, lengths, strict=True)
+            replace(answer, tokens_in=length, latency=latency) for answer, length in zip(answers, lengths, strict=True)
         ]
 
     def _inputs(self, questions: Sequence[Question]) -> Any:
@@ -183,30 +181,34 @@ class TransformersJudge:
         seed = seed_of("judge", key_of(self.info, question))
         return question.temperature, torch.Generator(self.model.device).manual_seed(seed)
 
-    def _reply(self, tokens: Sequence[int]) -> tuple[str, bool, int]:
-        """The text up to its end, whether it has none, and its length in tokens."""
+    def _said(self, tokens: Sequence[int]) -> Answer:
+        """A reply up to its end; without one it is truncated."""
         ends = self.model.generation_config.eos_token_id
         end = next((place for place, token in enumerate(tokens) if token in ends), None)
         said = tokens if end is None else tokens[:end]
-        return self._processor.tokenizer.decode(said, skip_special_tokens=True), end is None, len(said)
+        text = self._processor.tokenizer.decode(said, skip_special_tokens=True)
+        return Answer(text, truncated=end is None, tokens_out=len(said))
 
-    def _told(self, logarithms: torch.Tensor, question: Question) -> dict[str, float]:
-        """Of the choices and the likeliest tokens, the likeliest first; tokens that read alike are one.
+    def _chosen(self, logarithms: torch.Tensor, question: Question) -> Answer:
+        """The likeliest token, and what the choices and the likeliest ones have; tokens that read alike are one.
 
         Args:
             logarithms: [vocabulary], log-probabilities.
         """
         tokenizer = self._processor.tokenizer
-        wanted = logarithms.topk(min(_LIKELIEST, len(logarithms))).indices.tolist()
+        likeliest = logarithms.topk(min(_LIKELIEST, len(logarithms))).indices.tolist()
+        wanted = dict.fromkeys(likeliest)
         for choice in question.choices:
             for word in (choice, f" {choice}"):
                 spelt = tokenizer.encode(word, add_special_tokens=False)
-                wanted += spelt if len(spelt) == 1 else []
+                if len(spelt) == 1:
+                    wanted[spelt[0]] = None
         told: dict[str, float] = {}
-        for token in dict.fromkeys(wanted):
+        for token in wanted:
             text = tokenizer.decode([token])
             told[text] = float(np.logaddexp(told.get(text, -math.inf), float(logarithms[token])))
-        return dict(sorted(told.items(), key=lambda item: -item[1]))
+        ranked = dict(sorted(told.items(), key=lambda item: -item[1]))
+        return Answer(tokenizer.decode(likeliest[:1]), log_probabilities=ranked, tokens_out=1)
 
 
 class _Draw:

@@ -84,7 +84,8 @@ class Service:
     Faults: ``429`` (with Retry-After), ``500``, ``timeout``, ``reset``, ``cut`` (half of the body), ``quota``, ``key``
     (401), ``bad`` (400), ``fenced`` (JSON in a code block, which can be read), ``two`` (JSON objects), ``prose``,
     ``empty``, ``length`` (cut at the limit of tokens), ``refusal``, ``filter`` (finish_reason content_filter),
-    ``blocked`` (400 content_policy_violation), ``null`` (no content), ``choiceless``, ``range`` (99), ``no-logprobs`` and ``no-mass`` (the reply's tokens hold
+    ``blocked`` (400 content_policy_violation), ``null`` (no content), ``choiceless``,
+    ``range`` (99), ``no-logprobs`` and ``no-mass`` (the reply's tokens hold
     0.6), which change nothing where no log-probabilities are asked for.
     """
 

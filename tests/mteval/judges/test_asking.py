@@ -97,10 +97,11 @@ def test_one_repair_and_no_more() -> None:
     assert len(judge.questions) == 2
 
 
-def test_a_truncated_reply_is_not_repaired() -> None:
-    judge = Scripted(Answer("Let me think", truncated=True))
-    (reading,) = asker(judge).ask([asked()])
-    assert reading.state == "truncated" and len(judge.questions) == 1
+def test_a_truncated_reply_is_repaired_too() -> None:
+    cut = Answer("Let me think", truncated=True)
+    assert asker(Scripted(cut)).ask([asked()])[0].value == 5
+    (reading,) = asker(Scripted(cut, cut)).ask([asked()])
+    assert (reading.state, reading.value) == ("truncated", None)
 
 
 def test_what_was_read_is_asked_once_for_all_runs(tmp_path: Path) -> None:
