@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-Aggregation = Literal["mean", "last", "min", "prod", "geo", "prefix", "discounted"]
+Aggregation = Literal["mean", "last", "min", "prod", "geo", "prefix", "discounted", "trajectory"]
 Fusion = Literal["reward", "advantage"]
 Credit = Literal["broadcast", "per-turn", "reward-to-go", "early-stop"]
 
@@ -88,14 +88,15 @@ def advantages(
 def aggregate(rewards: Floats, how: Aggregation, discount: float = 0.9) -> Floats:
     """R_i = Agg_t r_{i,t}: [groups, members, turns, rewards] -> [groups, members, rewards].
 
-    A turn with nothing to judge (NaN) does not count; NaN where a chain has no other.
+    A turn with nothing to judge (NaN) does not count; NaN where a chain has no other. ``trajectory`` is for scorers of
+    whole conversations, which judge at the last turn alone.
     """
     judged = ~np.isnan(rewards)
     count = judged.sum(2)
     with np.errstate(invalid="ignore", divide="ignore"):
         if how == "mean":
             found = np.where(judged, rewards, 0).sum(2) / count
-        elif how == "last":
+        elif how in ("last", "trajectory"):
             last = rewards.shape[2] - 1 - judged[:, :, ::-1].argmax(2)
             found = np.take_along_axis(rewards, last[:, :, None], 2)[:, :, 0]
         elif how == "min":

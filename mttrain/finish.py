@@ -41,7 +41,9 @@ def _report(trainer: Trainer, folder: Path) -> None:
     turns, limit = recipe.final.turns or recipe.rollout.turns, recipe.final.limit
     start = registry.create("editor", recipe.editor.name, recipe.editor.args, device=str(trainer.accelerator.device))
     for editor, name in ((start, "before"), (trainer.policy.editor, "after")):
-        validation.evaluate(editor, name, recipe.final.benchmark, folder / name, turns=turns, limit=limit)
+        validation.evaluate(
+            editor, name, recipe.final.benchmark, folder / name, turns=turns, limit=limit, judge=recipe.judge
+        )
     runs = [RunFolder(folder / name) for name in ("after", "before")]
     measures = {name: info["measures"] for name, info in runs[0].config["scorers"].items()}
     tables = [Tables(turn_table(run.turn_records()), score_table(run.score_records())) for run in runs]

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mteval.config import Named, OneNamed, read_yaml
 from mteval.errors import UsageError
@@ -86,13 +86,6 @@ class Advantage(Part):
     credit: Credit = "broadcast"
     discount: float = Field(default=0.9, gt=0, le=1)
 
-    @field_validator("aggregation", mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        if value == "trajectory":
-            raise ValueError("it needs a scorer of scope 'session', and mteval has none yet")
-        return value
-
 
 class Adapter(Part):
     """A LoRA: its rank and alpha, and the ends of the names of what it adapts (None = the editor family's own)."""
@@ -153,6 +146,7 @@ class Recipe(Part):
     """One training run.
 
     Attributes:
+        judge: of the rewards, and of the scorers of the validation, that ask one and name none themselves.
         objective: its name, and its own settings beside it.
         adapter: None trains all weights of the network.
         steps: iterations of the loop, at most.
@@ -170,6 +164,7 @@ class Recipe(Part):
     sessions: Sessions = Sessions()
     rollout: Rollout = Rollout()
     rewards: tuple[Annotated[Reward, BeforeValidator(_reward)], ...] = ()
+    judge: OneNamed | None = None
     advantage: Advantage = Advantage()
     objective: dict[str, Any]
     optimizer: Optimizer = Optimizer()

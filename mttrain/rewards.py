@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mteval.scorers.base import Score, Scorer, TurnView
+from mteval.scorers.base import AsksJudge, Score, Scorer, TurnView
 from mteval.scoring import ask
 from mttrain.advantages import Bools, Floats
 from mttrain.recipe import Reward
@@ -38,23 +38,35 @@ class Judgements:
     states: dict[str, Counter[str]] = field(default_factory=dict)
 
     @property
+    def share_failed(self) -> float:
+        """Of the judgements that were asked for and had something to judge."""
+        states = sum(self.states.values(), Counter[str]())
+        asked = states.total() - states[_NOT_JUDGED]
+        return (asked - states["ok"]) / asked if asked else 0.0
+
+    @property
     def valid(self) -> Bools:
         """[groups, members]: chains without a failed judgement."""
         return np.logical_not(self.failed.any(axis=(2, 3)))
 
 
 class Judge:
-    """Scores one iteration's turns in the background."""
+    """Scores one iteration's turns in the background, each scorer as many batches side by side as it takes."""
 
-    def __init__(self, scorers: Sequence[Scorer], rewards: Sequence[Reward], threads: int = 1) -> None:
+    def __init__(self, scorers: Sequence[Scorer], rewards: Sequence[Reward]) -> None:
         self.scorers, self.rewards = scorers, rewards
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
+        self._pools = [ThreadPoolExecutor(scorer.info.concurrency, thread_name_prefix="judge") for scorer in scorers]
         self._asked: list[tuple[int, list[Place], Future[list[Score]]]] = []
+        self._took: dict[str, float] = {}
 
     def submit(self, places: list[Place], views: list[TurnView]) -> None:
-        """Have every scorer judge ``views``; returns at once."""
+        """Have every scorer judge ``views``, those of whole conversations the last turns; returns at once."""
         for k, scorer in enumerate(self.scorers):
-            self._asked.append((k, places, self._pool.submit(ask, scorer, views)))
+            every = scorer.info.scope == "turn"
+            chosen = [n for n, view in enumerate(views) if every or view.turn == len(view.session.turns)]
+            if chosen:
+                asked = self._pools[k].submit(ask, scorer, [views[n] for n in chosen])
+                self._asked.append((k, [places[n] for n in chosen], asked))
 
     def verdicts(self, indices: Sequence[int], members: int, turns: int) -> Judgements:
         """Wait for all that was submitted since :meth:`forget`."""
@@ -71,6 +83,22 @@ class Judge:
                 else:
                     failed[where] = score.state != _NOT_JUDGED
         return Judgements(tuple(indices), values, failed, states)
+
+    def took(self) -> dict[str, float]:
+        """Calls, cache hits, unanswered questions, seconds and US dollars of all judges since the last time."""
+        usages = {id(scorer.asker): scorer.asker.usage for scorer in self.scorers if isinstance(scorer, AsksJudge)}
+        if not usages:
+            return {}
+        now = {
+            "judge/calls": sum(usage.calls for usage in usages.values()),
+            "judge/hits": sum(usage.hits for usage in usages.values()),
+            "judge/failed": sum(usage.states.total() - usage.states["ok"] for usage in usages.values()),
+            "judge/seconds": sum(usage.seconds for usage in usages.values()),
+            "judge/cost": sum(usage.cost for usage in usages.values()),
+        }
+        since = {name: figure - self._took.get(name, 0.0) for name, figure in now.items()}
+        self._took = now
+        return since
 
     def forget(self) -> None:
         """An iteration is over."""

@@ -23,7 +23,8 @@ from accelerate.utils import gather_object
 from mteval import registry
 from mteval.benchmarks.base import Benchmark
 from mteval.editors.flow import FlowEditor
-from mteval.errors import UsageError
+from mteval.errors import Fatal, UsageError
+from mteval.plan import with_judge
 from mteval.scorers.base import Scorer
 from mteval.seeds import seed_of
 from mttrain import checkpoint, objectives, validation
@@ -69,9 +70,8 @@ class Trainer:
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
         self.objective: Objective = objectives.create(recipe.objective)
-        self.scorers: list[Scorer] = [
-            registry.create("scorer", reward.scorer.name, reward.scorer.args) for reward in recipe.rewards
-        ]
+        named = [with_judge(reward.scorer, recipe.judge) for reward in recipe.rewards]
+        self.scorers: list[Scorer] = [registry.create("scorer", item.name, item.args) for item in named]
         self.benchmark: Benchmark = registry.create(
             "benchmark", recipe.sessions.benchmark.name, recipe.sessions.benchmark.args
         )
@@ -135,10 +135,17 @@ class Trainer:
             raise UsageError("rollout.scouts cannot be more than rollout.group_size")
         if "rewards" in self.objective.needs and recipe.rollout.group_size < 2:
             raise UsageError("rollout.group_size must be at least 2: an advantage is a difference within a group")
+        whole = recipe.advantage.aggregation == "trajectory"
+        if whole and recipe.advantage.credit != "broadcast":
+            raise UsageError("a reward of a whole conversation belongs to all of its turns: advantage.credit=broadcast")
         for scorer in self.scorers:
             info = scorer.info
-            if info.scope != "turn":
-                raise UsageError(f"scorer '{info.id}' judges whole sessions, a reward judges turns")
+            if whole != (info.scope == "session"):
+                judges = "whole conversations" if info.scope == "session" else "turns"
+                raise UsageError(
+                    f"scorer '{info.id}' judges {judges}: advantage.aggregation=trajectory goes with scorers of whole "
+                    "conversations, as vlm-trajectory-if, and every other aggregation with scorers of turns"
+                )
             if recipe.advantage.aggregation in IN_UNIT_RANGE and (info.low < 0 or info.high > 1):
                 raise UsageError(
                     f"aggregation '{recipe.advantage.aggregation}' needs rewards in [0, 1], and {info.id} gives "
@@ -200,8 +207,11 @@ class Trainer:
             so_far = self._success(self.judge.verdicts(indices, rollout.group_size, rollout.turns))[:, :, turn]
             return {index for index, row in zip(indices, so_far, strict=True) if np.nanmin(row, initial=2) != 1}
 
-        edits = self.rollouts.play(mine, iteration, in_doubt if rollout.shape == "branch" else None)
-        judged = self._gather(self.judge.verdicts(indices, rollout.group_size, rollout.turns))
+        try:
+            edits = self.rollouts.play(mine, iteration, in_doubt if rollout.shape == "branch" else None)
+            judged = self._gather(self.judge.verdicts(indices, rollout.group_size, rollout.turns))
+        except Fatal as error:
+            raise Stopped(f"the judge cannot go on: {error}") from error
         self.judge.forget()
         worth = self._advantages(judged)
         self.chooser.learn(groups, self._success(judged))
@@ -209,16 +219,16 @@ class Trainer:
         own = [self.policy.spent - before]
         self.progress.spent += sum(gather_object(own) if accelerator.num_processes > 1 else own)
         figures["spent"] = self.progress.spent
-        return {**figures, **self._figures(judged, worth)}
+        return {**figures, **self._figures(judged, worth), **self._judging()}
 
     def _advantages(self, judged: Judgements) -> Advantages:
         recipe = self.recipe
         if "rewards" not in self.objective.needs:
             shape = judged.values.shape[:3]
             return Advantages(np.ones(shape), np.ones(shape, bool))
-        failed = float(judged.failed.mean())
+        counts = {name: dict(states) for name, states in judged.states.items()}
+        failed = judged.share_failed
         if failed > recipe.max_failed:
-            counts = {name: dict(states) for name, states in judged.states.items()}
             raise Stopped(
                 f"{failed:.0%} of the judgements failed, more than max_failed = {recipe.max_failed:.0%}: {counts}"
             )
@@ -341,7 +351,7 @@ class Trainer:
         return Judgements(tuple(range(len(order))), values, failed, states)
 
     def _figures(self, judged: Judgements, worth: Advantages) -> dict[str, float]:
-        found = {"used": float(worth.used.mean()), "failed": float(judged.failed.mean()) if judged.failed.size else 0.0}
+        found = {"used": float(worth.used.mean()), "failed": judged.share_failed}
         rollout = self.recipe.rollout
         # In a branch the rest of a group is made only where it did badly so far: its mean would be no fair sample.
         fair = judged.values[:, : rollout.scouts] if rollout.shape == "branch" else judged.values
@@ -351,6 +361,15 @@ class Trainer:
                 if not np.isnan(column).all():
                     found[f"reward/{scorer.info.id}@{turn + 1}"] = float(np.nanmean(column))
         return found
+
+    def _judging(self) -> dict[str, float]:
+        """What the judges behind the rewards took since the last iteration, over all processes."""
+        own = [self.judge.took()]
+        parts = gather_object(own) if self.accelerator.num_processes > 1 else own
+        total = {name: sum(part[name] for part in parts) for name in own[0]}
+        if total.get("judge/calls"):
+            total["judge/latency"] = total["judge/seconds"] / total["judge/calls"]
+        return total
 
     def validate(self, done: int) -> dict[str, float]:
         """Evaluate the averaged weights; the best ones so far are kept."""
@@ -372,6 +391,7 @@ class Trainer:
                     turns=settings.turns or recipe.rollout.turns,
                     limit=settings.limit,
                     scorers=settings.scorers,
+                    judge=recipe.judge,
                     protocols=settings.protocols,
                 )
                 found = validation.by_turn(table)

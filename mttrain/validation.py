@@ -27,6 +27,7 @@ def evaluate(
     turns: int,
     limit: int,
     scorers: Sequence[Named] | None = None,
+    judge: Named | None = None,
     protocols: Sequence[Protocol] = ("free-running", "teacher-forced"),
 ) -> pd.DataFrame:
     """The metrics table of the editor as it is now; its run stays in ``folder``, with images and page.
@@ -36,7 +37,13 @@ def evaluate(
     """
     before = editor.info
     editor.info = replace(before, revision=f"{before.revision}+{revision}")
-    settings: dict[str, Any] = {"protocol": list(protocols), "turns": turns, "limit": limit, "output": folder}
+    settings: dict[str, Any] = {
+        "protocol": list(protocols),
+        "turns": turns,
+        "limit": limit,
+        "judge": judge,
+        "output": folder,
+    }
     if scorers is not None:
         settings["scorers"] = list(scorers)
     try:

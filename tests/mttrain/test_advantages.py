@@ -47,7 +47,7 @@ def looped_aggregate(turns: Sequence[float], how: str, discount: float) -> float
     values = [r for _, r in judged]
     if not judged:
         return NAN
-    if how == "last":
+    if how in ("last", "trajectory"):
         return values[-1]
     if how == "min":
         return min(values)

@@ -69,7 +69,6 @@ def test_an_override_reaches_into_a_part_that_the_file_names_shortly() -> None:
         (["steps=0"], "greater than or equal to 1"),
         (["steps.x=1"], "not a part that has keys"),
         (["advantage.credit=turn"], "per-turn"),
-        (["advantage.aggregation=trajectory"], "scorer of scope .session."),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
