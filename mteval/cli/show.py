@@ -79,7 +79,7 @@ def summary(runs: Sequence[Run]) -> None:
         for words, _ in shown:
             table.add_column(words, justify="right", no_wrap=True)
         for turn in range(1, config["turns"] + 1):
-            table.add_row(str(turn), *(_cell(rows[rows.turn == turn], digits) for _, rows in shown))
+            table.add_row(str(turn), *(cell(rows[rows.turn == turn], digits) for _, rows in shown))
         if shown:
             console.print(title, soft_wrap=True)
             console.print(table)
@@ -104,7 +104,7 @@ def _narrow(protocol: str) -> str:
     return protocol.replace("-", "-\n")
 
 
-def _cell(rows: pd.DataFrame, digits: int) -> str:
+def cell(rows: pd.DataFrame, digits: int) -> str:
     """One estimate in points, with its interval."""
     if rows.empty or rows["value"].isna().all():
         return "-"

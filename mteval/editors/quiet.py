@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+from mteval import pretrained
 
 
 def quiet() -> None:
     """No loading bars of diffusers and transformers, and no note on torchvision, which nothing here needs."""
-    logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+    pretrained.quiet()
+    from diffusers.utils import logging
 
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    logging.disable_progress_bar()

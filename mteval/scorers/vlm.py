@@ -93,18 +93,20 @@ class VlmScorer(ABC):
         return value
 
     def score(self, batch: Sequence[TurnView]) -> list[Score]:
+        return self.scored_again(batch, 0)
+
+    def scored_again(self, batch: Sequence[TurnView], time: int) -> list[Score]:
+        """Scores by votes of their own; ``time`` 0 are those of :meth:`score`."""
+        votes = range(time * self.votes, (time + 1) * self.votes)
         questions = [self.questions(view) for view in batch]
         asked = [
             Asked(parts, self.contract, vote, self.temperature)
             for of_view in questions
             for parts in of_view.values()
-            for vote in range(self.votes)
+            for vote in votes
         ]
         readings = iter(self.asker.ask(asked))
-        return [
-            self._score({name: [next(readings) for _ in range(self.votes)] for name in of_view})
-            for of_view in questions
-        ]
+        return [self._score({name: [next(readings) for _ in votes] for name in of_view}) for of_view in questions]
 
     def _score(self, readings: Mapping[str, Sequence[Reading]]) -> Score:
         evidence: dict[str, Any] = {"scale": self.contract.scale.name}

@@ -76,7 +76,7 @@ def test_what_is_missing_or_strange_is_named_and_counted(
     records = {(record.session, record.turn): record for record in RunFolder(tmp_path / "run").turn_records()}
     failed = {key: record.error for key, record in records.items() if record.state == "failed"}
     assert failed.keys() == {("s002", 2), ("s001", 3)}
-    assert failed["s002", 2] == "EditError: no image was found" and "3.png cannot be read" in str(failed["s001", 3])
+    assert failed["s002", 2] == "CallError: no image was found" and "3.png cannot be read" in str(failed["s001", 3])
     after = records["s002", 3]
     assert after.state == "ok" and after.input == records["s002", 1].image, "it went on from the last image there is"
 
