@@ -38,6 +38,11 @@ WRITERS = (
     "mteval/store.py",  # the run folder
     "mteval/report/",  # pages and tables of several runs, outside of any run folder
     "mteval/cli/report.py",
+    "mteval/benchmarks/sources.py",  # the cache of downloads
+    "mteval/benchmarks/template.py",  # mteval bench init
+    "mteval/benchmarks/make/folder.py",  # mteval bench make
+    "mteval/judges/cache.py",  # what judges said, in the user's cache folder
+    "mteval/cli/judge.py",  # the tables of a calibration
     "mttrain/checkpoint.py",
     "mttrain/logbook.py",  # the folder of a training run
     "mttrain/export.py",

@@ -231,18 +231,22 @@ def contract(mode: Mode, scale: str, tokens: int = 1024) -> OneToken | Reasoned:
 
 
 def _objects(text: str) -> list[tuple[int, dict[str, Any]]]:
-    """Every JSON object of the text that has a ``score`` and nothing else at its top, with its place."""
+    """Every JSON object of the text that has a ``score``, with its place; an object within another is not one."""
     found = []
-    decoder = json.JSONDecoder()
     position = 0
     for match in re.finditer(r"\{", text):
-        if match.start() < position:
-            continue
-        try:
-            said, end = decoder.raw_decode(text, match.start())
-        except ValueError:
-            continue
-        position = end
-        if isinstance(said, dict) and "score" in said:
-            found.append((match.start(), said))
+        decoded = _decoded(text, match.start()) if match.start() >= position else None
+        if decoded is not None:
+            said, position = decoded
+            if "score" in said:
+                found.append((match.start(), said))
     return found
+
+
+def _decoded(text: str, start: int) -> tuple[dict[str, Any], int] | None:
+    """The JSON object that begins at ``start``, and where it ends; None where there is none."""
+    try:
+        said, end = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None
+    return said, end
