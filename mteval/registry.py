@@ -44,17 +44,47 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
     },
     "benchmark": {
         "shapes": "mteval.benchmarks.shapes:ShapesEdit",
+        "edival": "mteval.benchmarks.edival:EdiVal",
+        "magicbrush": "mteval.benchmarks.magicbrush:MagicBrush",
+        "mse-bench": "mteval.benchmarks.mse_bench:MSEBench",
+        "lme-bench": "mteval.benchmarks.lme_bench:LMEBench",
+        "mice-bench": "mteval.benchmarks.mice_bench:MICEBench",
+        "imgedit": "mteval.benchmarks.imgedit:ImgEdit",
+        "files": "mteval.benchmarks.files:Files",
     },
     "scorer": {
         "shapes-if": "mteval.scorers.shapes_if:ShapesInstructionFollowing",
         "shapes-cc": "mteval.scorers.shapes_cc:ShapesContentConsistency",
         "reference-psnr": "mteval.scorers.reference_psnr:ReferencePSNR",
+        "vlm-if": "mteval.scorers.vlm_if:VlmFollowing",
+        "vlm-cc": "mteval.scorers.vlm_cc:VlmConsistency",
+        "vlm-trajectory-if": "mteval.scorers.vlm_trajectory:VlmTrajectoryFollowing",
+        "vlm-trajectory-cc": "mteval.scorers.vlm_trajectory:VlmTrajectoryConsistency",
+        "lme-survival": "mteval.scorers.lme:LmeSurvival",
+        "lme-collapse": "mteval.scorers.lme:LmeCollapse",
+        "edival-if": "mteval.scorers.edival_if:EdivalInstructionFollowing",
+        "edival-cc": "mteval.scorers.edival_cc:EdivalContentConsistency",
+        "edival-vq": "mteval.scorers.edival_vq:EdivalVQ",
+        "image-statistics": "mteval.scorers.image_statistics:ImageStatistics",
+        "ssim": "mteval.scorers.source_similarity:SourceSSIM",
+        "lpips": "mteval.scorers.source_similarity:SourceLPIPS",
         "http": "mteval.scorers.http:HttpScorer",
     },
-    "judge": {},
-    "detector": {},
-    "encoder": {},
-    "reader": {},
+    "judge": {
+        "openai": "mteval.judges.openai:OpenAIJudge",
+        "transformers": "mteval.judges.transformers:TransformersJudge",
+    },
+    "detector": {
+        "grounding-dino": "mteval.perception.grounding_dino:GroundingDino",
+        "owlv2": "mteval.perception.owlv2:Owlv2",
+    },
+    "encoder": {
+        "dinov2": "mteval.perception.dino:Dinov2",
+        "dinov3": "mteval.perception.dino:Dinov3",
+    },
+    "reader": {
+        "rapidocr": "mteval.perception.ocr:RapidOcr",
+    },
 }
 
 

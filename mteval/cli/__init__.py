@@ -9,7 +9,21 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from mteval.cli import compare, doctor, importing, leaderboard, listing, report, retry, run, score, serve
+from mteval.cli import (
+    bench,
+    compare,
+    doctor,
+    importing,
+    judge,
+    leaderboard,
+    listing,
+    power,
+    report,
+    retry,
+    run,
+    score,
+    serve,
+)
 from mteval.editors.base import Fatal
 from mteval.errors import UsageError
 from mteval.verdict import INTERRUPTED, TOO_MANY_ERRORS, USAGE
@@ -31,7 +45,10 @@ app.command("retry")(retry.retry)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("power")(power.power)
 app.command("list")(listing.list_names)
+app.add_typer(bench.app)
+app.add_typer(judge.app)
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 

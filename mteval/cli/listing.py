@@ -7,16 +7,27 @@ from typing import Annotated
 import typer
 
 from mteval.errors import UsageError
-from mteval.registry import Kind, names, nearest
+from mteval.registry import Kind, names, nearest, resolve
 
-_KINDS: dict[str, Kind] = {"editors": "editor", "benchmarks": "benchmark", "scorers": "scorer"}
+_KINDS: dict[str, Kind] = {
+    "editors": "editor",
+    "benchmarks": "benchmark",
+    "scorers": "scorer",
+    "judges": "judge",
+    "detectors": "detector",
+    "encoders": "encoder",
+    "readers": "reader",
+}
 
 
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="editors, benchmarks or scorers. [default: all]")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="editors, benchmarks, scorers, judges, detectors, encoders or readers. [default: all]"),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The editors as the table of docs/editors.md.")] = False,
 ) -> int:
-    """List editors with what they take and the line that runs them, benchmarks and scorers.
+    """List what there is: editors and judges with the line that uses them, benchmarks, scorers, perception.
 
     \b
     Example:
@@ -33,6 +44,9 @@ def list_names(
         typer.echo(f"{plural}:")
         if plural == "editors":
             _editors()
+            continue
+        if plural == "judges":
+            _judges()
             continue
         found = names(_KINDS[plural])
         width = max(map(len, found))
@@ -52,3 +66,13 @@ def _editors() -> None:
             if kind != "control":
                 typer.echo(f"    {'':{width}}  {'; '.join(entry.traits)}")
             typer.echo(f"    {'':{width}}  {entry.command}")
+
+
+def _judges() -> None:
+    found = names("judge")
+    width = max(map(len, found))
+    for name in found:
+        cls = resolve("judge", name)
+        arguments = getattr(cls, "arguments", "")
+        typer.echo(f"  {name:{width}}  {getattr(cls, 'about', cls.__name__)}")
+        typer.echo(f"  {'':{width}}  --judge {name}{':' if arguments else ''}{arguments}")
