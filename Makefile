@@ -34,9 +34,9 @@ slow: $(VENV)/.dev ## the tests that take minutes
 
 # Families whose image processors need torchvision, which has to fit torch: an environment of their own, several gigabytes.
 VISION := .venv-vision
-test-vision: $(VISION)/.dev ## the editors that need torchvision, in an environment of their own
-	OMP_NUM_THREADS=1 $(VISION)/bin/python -m pytest tests/parity tests/mteval/editors tests/mttrain/test_policy.py \
-		tests/mttrain/test_families.py $(PYTEST_ARGS)
+test-vision: $(VISION)/.dev ## what needs torchvision, in an environment of its own
+	OMP_NUM_THREADS=1 $(VISION)/bin/python -m pytest tests/parity tests/mteval/editors tests/mteval/perception \
+		tests/mteval/judges/test_transformers.py tests/mttrain/test_policy.py tests/mttrain/test_families.py $(PYTEST_ARGS)
 
 fix: $(VENV)/.dev ## format the code and apply the linter's safe repairs
 	$(BIN)/ruff check --fix .

@@ -215,7 +215,7 @@ def test_no_paths_of_a_machine(path: Path) -> None:
     assert re.findall(r"(?<![\w.])/(?:tmp|work|root|home|Users)/\S*", path.read_text("utf-8")) == []
 
 
-@pytest.mark.parametrize("kind", ["editor", "benchmark", "scorer"])
+@pytest.mark.parametrize("kind", ["editor", "benchmark", "scorer", "judge", "detector", "encoder", "reader"])
 def test_every_registered_name_resolves(kind: registry.Kind) -> None:
     for known in registry.names(kind):
         assert isinstance(registry.resolve(kind, known), type)
