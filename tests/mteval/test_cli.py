@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import mteval
+from mteval import registry
 from mteval.cli import app
 from mteval.cli.run import _models
 from mteval.errors import UsageError
@@ -312,6 +313,16 @@ def test_list_names_what_there_is(said: Callable[..., tuple[int, str, str]]) -> 
     out = said("list")[1]
     assert all(word in out for word in ("editors:", "tiny-kontext", "benchmarks:", "shapes", "scorers:", "shapes-if"))
     assert "shapes-if" not in said("list", "editors")[1]
+
+
+def test_list_judges_says_what_each_is_and_the_flag_that_uses_it(said: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = said("list", "judges")
+    assert code == 0
+    for name in registry.names("judge"):
+        cls = registry.resolve("judge", name)
+        flag = f"--judge {name}:{cls.arguments}" if cls.arguments else f"--judge {name}"
+        assert cls.about in out and f"{flag}\n" in out
+    assert "grounding-dino" in said("list", "detectors")[1] and "rapidocr" in said("list")[1]
 
 
 def test_leaderboard_joins_runs(said: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from mteval.errors import UsageError
 from mteval.judges.asking import Asker
 from mteval.judges.base import Answer, JudgeInfo, Question
 from mteval.perception.base import Box, Detection
+from mteval.scorers.base import TurnView
 from mteval.scorers.edival.rules import NEEDED
+from mteval.scorers.edival_if import EdivalInstructionFollowing
 from mteval.sessions import Turn
 from tests.mteval.judges.services import KEY, Asked, Said, Service, serving
 from tests.tiny_pipelines import picture
@@ -443,6 +445,38 @@ def test_a_detector_leaves_out_what_it_does_not_see_and_what_fills_the_image(tmp
     assert originals == {"cup", "chair", "sign"}, "tall but small, and large but narrow, are objects"
     made = make(source, tmp_path / "none", Plan(), asker, Eyes({}))
     assert made.left_out == {"photo 00.png": "no object in it to edit, none that the detector sees"}
+
+
+class Agreeing:
+    """A judge that says yes."""
+
+    info = JudgeInfo("agreeing", "1")
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        return [Answer('{"score": "yes"}') for _ in questions]
+
+
+class AllEyes:
+    """A detector that sees everything in the same place."""
+
+    revision = "all eyes"
+
+    def detect(self, image: Image.Image, names: Sequence[str], threshold: float) -> list[Detection]:
+        return [Detection(name, Box(0.1, 0.1, 0.4, 0.4), 0.9) for name in names]
+
+
+@pytest.mark.parametrize("mode", ["fixed", "published"])
+def test_the_scorers_of_edival_judge_every_type(tmp_path: Path, mode: str) -> None:
+    made_of(photos(tmp_path / "photos", 12), tmp_path / "out", turns=5)
+    benchmark = Files(path=str(tmp_path / "out"))
+    scorer = EdivalInstructionFollowing(AllEyes(), Agreeing(), mode=mode)
+    states: dict[str, Counter[str]] = {}
+    for session in benchmark.sessions(5):
+        image = benchmark.source(session)
+        views = [TurnView(session, turn, turn, "free-running", image, image, image) for turn in range(1, 6)]
+        for turn, score in zip(session.turns, scorer.score(views), strict=True):
+            states.setdefault(turn.task_type, Counter())[score.state] += 1
+    assert {kind: set(found) for kind, found in states.items()} == {kind: {"ok"} for kind in EDITS}
 
 
 def test_a_folder_that_was_made_in_another_way_is_refused(tmp_path: Path) -> None:
