@@ -12,7 +12,9 @@ _SHOWN = 5
 
 
 def import_images(
-    layout: Annotated[str, typer.Argument(help="plain, edival, edival-singlepass, lme.", show_default=False)],
+    layout: Annotated[
+        str, typer.Argument(help="plain, edival, edival-singlepass, lme, edival-results.", show_default=False)
+    ],
     folder: Annotated[Path, typer.Argument(help="Where the images are.", show_default=False)],
     name: Annotated[str, typer.Option(help="Of the editor, as reports show it.")] = "imported",
     benchmark: Annotated[str | None, typer.Option(help="Benchmark, or module:Class. [default: shapes]")] = None,
@@ -36,18 +38,30 @@ def import_images(
       edival             multipass/SESSION_input_raw_turn_1.png ...
       edival-singlepass  singlepass/SESSION_input_raw_turn_1.png ...
       lme                SESSION/turn1.png ...
+      edival-results     what EdiVal's own eval.py wrote: verdicts and values without images, nothing is judged again
 
     \b
-    Example:
+    Examples:
       mteval import plain my-images --name my-editor --turns 3 --limit 50
+      mteval import edival-results evaluate_results/my-editor --name my-editor
     """
     from mteval.cli.run import _scorers, _with_args, verdict
     from mteval.cli.show import Bar, summary
     from mteval.config import build, parse_named
+    from mteval.errors import UsageError
     from mteval.evaluation import execute
     from mteval.importing import LAYOUTS, Imported, find
     from mteval.plan import prepare
 
+    if layout == "edival-results":
+        from mteval.edival_results import write_run
+
+        asked = {"--benchmark": benchmark, "--turns": turns, "--limit": limit, "--scorers": scorers, "--judge": judge}
+        ignored = [flag for flag, value in {**asked, "--benchmark-args": benchmark_args}.items() if value is not None]
+        if ignored:
+            raise UsageError(f"edival-results are read as they are: leave out {', '.join(ignored)}")
+        summary([write_run(folder, name, output)])
+        return 0
     settings: dict[str, Any] = {
         "model": {"name": name, "args": {}},
         "benchmark": _with_args("shapes", benchmark, benchmark_args or []),
