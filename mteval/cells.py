@@ -6,7 +6,6 @@ The axes are [unit, repeat, session]; a unit is a turn, or an instruction of a t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,14 +44,24 @@ class Cells:
         """No value above ``highest``."""
         return Cells(np.minimum(self.values, highest), self.known, self.missing)
 
+    def minus(self, other: Cells) -> Cells:
+        """The differences where both are known; missing where one is, and the other is known or missing."""
+        known = self.known & other.known
+        both = self.judgeable & other.judgeable
+        return Cells((self.values - other.values) * known, known, both & ~known)
+
     def complement(self) -> Cells:
         """One minus every known value."""
         return Cells((1.0 - self.values) * self.known, self.known, self.missing)
 
 
-def share(cells: Cells, lowest: float = 0.0, highest: float = 1.0) -> Part:
-    """The mean of values within [lowest, highest], by session: mean over repeats, sum over units."""
-    ends = (Cells(cells.values + end * cells.missing, cells.judgeable, cells.missing) for end in (lowest, highest))
+def share(cells: Cells, worst: float = 0.0, best: float = 1.0) -> Part:
+    """The mean of values, by session: mean over repeats, sum over units.
+
+    Args:
+        worst, best: what a missing value may be; NaN where the values have no such end, and then neither has the mean.
+    """
+    ends = (Cells(np.where(cells.missing, end, cells.values), cells.judgeable, cells.missing) for end in (worst, best))
     return _part(cells, *ends)
 
 
@@ -81,6 +90,27 @@ def before(verdicts: Cells) -> Cells:
     failed, unknown = (np.concatenate([np.zeros_like(mask[:1]), mask[:-1]]) for mask in (failed, unknown))
     known = failed | ~unknown
     return Cells((~failed & ~unknown).astype(np.float64), known, ~known)
+
+
+def two_in_a_row(verdicts: Cells, exists: Bools) -> Cells:
+    """Whether two consecutive units so far succeeded, three-valued.
+
+    One known pair makes it 1, otherwise a pair that may be one makes it missing. A unit with nothing to judge is in no
+    pair; where no unit so far has anything to judge there is nothing to judge.
+
+    Args:
+        exists: as in :func:`product`.
+    """
+    is_so = verdicts.known & (verdicts.values == 1)
+    found, possible = (_pair_so_far(mask) for mask in (is_so, is_so | verdicts.missing))
+    known = exists & (found | (np.logical_or.accumulate(verdicts.judgeable, axis=0) & ~possible))
+    return Cells((found & exists).astype(np.float64), known, exists & possible & ~found)
+
+
+def _pair_so_far(mask: Bools) -> Bools:
+    pairs = np.zeros_like(mask)
+    pairs[1:] = mask[1:] & mask[:-1]
+    return np.asarray(np.logical_or.accumulate(pairs, axis=0))
 
 
 def _failed_and_unknown(verdicts: Cells) -> tuple[Bools, Bools]:
@@ -133,10 +163,9 @@ def differences(
 def _part(cells: Cells, worst: Cells, best: Cells) -> Part:
     """Mean over the repeats of a unit, then sum over the units of a session."""
     missing = cells.missing.any(axis=1).sum(axis=0)
-    bounds = math.nan, math.nan
-    if missing.any():
-        bounds = _mean(worst), _mean(best)
-    return Part(*_sums(cells), missing, *bounds)
+    numerator, denominator = _sums(cells)
+    bounds = (_mean(worst), _mean(best)) if missing.any() else (_ratio_of(numerator, denominator),) * 2
+    return Part(numerator, denominator, missing, *bounds)
 
 
 def _sums(cells: Cells) -> tuple[Floats, Floats]:
@@ -147,5 +176,8 @@ def _sums(cells: Cells) -> tuple[Floats, Floats]:
 
 
 def _mean(cells: Cells) -> float:
-    numerator, denominator = _sums(cells)
+    return _ratio_of(*_sums(cells))
+
+
+def _ratio_of(numerator: Floats, denominator: Floats) -> float:
     return ratio(float(numerator.sum()), float(denominator.sum()))

@@ -60,7 +60,7 @@ class Part:
     Attributes:
         numerator, denominator: [sessions]; a session without data has 0 in both.
         missing: [sessions], how many of its units should have a value in every repeat and have not.
-        worst, best: the ratio if all that is missing were failures, or successes.
+        worst, best: the ratio if all that is missing were failures, or successes; where nothing is missing, the ratio.
     """
 
     numerator: Floats
@@ -94,7 +94,7 @@ class Quantity(ABC):
         numerators = np.stack([part.numerator for part in self.parts])
         denominators = np.stack([part.denominator for part in self.parts])
         n_missing = int(np.max([part.missing for part in self.parts], axis=0).sum())
-        bounds = self._bounds() if n_missing else (None, None)
+        bounds = self.bounds() if n_missing else (None, None)
         if not denominators.sum(axis=1).all():  # one part is empty: there is no value
             return replace(NOTHING, n_missing=n_missing, worst=bounds[0], best=bounds[1])
         sample = Sample(sources.sums(numerators), sources.sums(denominators), sources.single)
@@ -103,7 +103,8 @@ class Quantity(ABC):
         n = int(denominators.max(axis=0).sum())
         return Estimate(value, low, high, n, n_missing, method, *bounds)
 
-    def _bounds(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
+        """The worst and the best value that the missing data allow; both the value itself where nothing is missing."""
         worst = self.formula(np.array([part.worst for part in self.parts]))
         best = self.formula(np.array([part.best for part in self.parts]))
         return float(worst), float(best)
@@ -253,6 +254,13 @@ class Gap(Quantity):
         first, second = np.split(ratios, 2)
         return np.asarray(first.mean(axis=0) - second.mean(axis=0))
 
+    def bounds(self) -> tuple[float, float]:
+        """The largest and the least difference: as in :class:`Difference`, a large one is the bad end."""
+        half = len(self.parts) // 2
+        worst, best = (np.array([getattr(part, end) for part in self.parts]) for end in ("worst", "best"))
+        mixed = np.concatenate([best[:half], worst[half:]]), np.concatenate([worst[:half], best[half:]])
+        return float(self.formula(mixed[0])), float(self.formula(mixed[1]))
+
     def limits(self, value: float, sample: Sample) -> tuple[Limits, str]:
         half = len(self.parts) // 2
         means, ends = [], []
@@ -278,3 +286,33 @@ class Mean(Quantity):
     def limits(self, value: float, sample: Sample) -> tuple[Limits, str]:
         half = student(len(sample)) * math.sqrt(jackknife_variance(self.formula(sample.left_out)))
         return (value - half, value + half), "t-jackknife"
+
+
+@dataclass(frozen=True)
+class Distance(Quantity):
+    """The absolute value of one ratio of values without a fixed range, the mean of differences.
+
+    The interval is that of the difference itself, folded at 0. Wherever the one holds the true difference the other
+    holds its size, so it covers at least as often; where the difference may be 0 it starts at 0. The value itself is
+    then too large on average (by up to 0.8 standard errors at a true 0): read the interval, not the point.
+    """
+
+    def formula(self, ratios: Floats) -> Floats:
+        return np.asarray(np.abs(ratios[0]))
+
+    def bounds(self) -> tuple[float, float]:
+        (part,) = self.parts
+        if math.isnan(part.worst) or math.isnan(part.best):
+            return math.nan, math.nan
+        least, largest = _folded(part.worst, part.best)
+        return largest, least
+
+    def limits(self, value: float, sample: Sample) -> tuple[Limits, str]:
+        (low, high), _ = Mean(self.parts).limits(float(sample.ratios[0]), sample)
+        return _folded(low, high), "t-folded"
+
+
+def _folded(low: float, high: float) -> Limits:
+    """The absolute values of an interval."""
+    least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    return least, max(abs(low), abs(high))

@@ -16,6 +16,11 @@ content_consistency            CC_t = (mean of the object part + mean of the bac
 content_consistency_step       the same half-sum for I_{t-1} against I_t                                all
 overall                        O_t = sqrt(S_t CC_t)                                                     FR, SS
 reference_psnr                 mean PSNR in dB; a value above 100 dB (an exact image: infinite) is 100  all
+visual_quality                 mean VQ_t, in the scorer's own unit                                      all
+visual_quality_delta           | mean VQ_t - mean VQ_0 | over the sessions that have both               all
+survival                       SR@k = share of sessions whose turns 1..k all survive                    FR
+collapse                       CR@k = share with two consecutive collapsed turns among 1..k             FR
+trajectory_score               mean of one score a rollout, in the scorer's own unit (no turn)          FR
 exposure_bias                  EB_t = mean (s_t of TF - s_t of FR)                                      paired
 exposure_bias_drift            mean P_t (s_t of TF - s_t of FR), P_t = turns 1..t-1 succeeded in FR     paired
 exposure_bias_cascade          mean (1 - P_t) (s_t of TF - s_t of FR)                                   paired
@@ -28,9 +33,11 @@ scores_parse_error, ...        how many judgements ended in that state          
 
 **Missing.** A turn without an image, and a judgement that is absent or in an error state, is missing: it is in no
 value, it is counted in ``n_missing``, and ``worst`` and ``best`` are the value if all that is missing were failures,
-or successes (PSNR: 0 or 100 dB; differences: their largest and least value, for a large bias is the bad end).
-``not_applicable`` is out of every n and not missing; in a product over turns it does not count. With missing turns a
-product is three-valued: one known failure makes it 0, otherwise an unknown makes it missing.
+or successes (PSNR: 0 or 100 dB; differences: their largest and least value, for a large bias is the bad end; values in
+the scorer's own unit: the ends of its range, and no bounds where it has none). ``not_applicable`` is out of every n and
+not missing; in a product over turns it does not count. With missing turns a product is three-valued: one known failure
+makes it 0, otherwise an unknown makes it missing. So is a collapse: one known pair of collapsed turns makes it 1,
+otherwise a pair that may be one makes it missing; a turn with nothing to judge is in no pair.
 
 **Repeats.** Products and pairs are formed within each repeat and then averaged within the session.
 
@@ -47,9 +54,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mteval.cells import Cells, before, conditional, differences, product, rate, share
-from mteval.estimators import Difference, Gap, Mean, Overall, Part, Quantity, Rate, ratio
-from mteval.scorers.base import Measure
+from mteval.cells import Cells, before, conditional, differences, product, rate, share, two_in_a_row
+from mteval.estimators import Difference, Distance, Gap, Mean, Overall, Part, Quantity, Rate, ratio
+from mteval.scorers.base import FREE_RUNNING_ONLY, VERDICTS, Measure
 from mteval.sessions import TURN_STATES
 from mteval.stats import Estimate, spread
 from mteval.tables import Grid, score_table, turn_table
@@ -82,7 +89,12 @@ ALL = "all"
 
 _FREE, _FORCED, _SINGLE = "free-running", "teacher-forced", "single-shot"
 _STEP = {"step_object", "step_background"}
+_SOURCE = "source"
 _SCORE_ERRORS = ("parse_error", "truncated", "refused", "transport_error", "infra_error")
+
+
+Ranges = Mapping[str, tuple[float | None, float | None]]
+"""Scorer -> the ends of its values, None where there is none. They bound what is missing, and nothing else."""
 
 
 class Label(NamedTuple):
@@ -95,12 +107,15 @@ class Label(NamedTuple):
     metric: str
 
 
-def compute(turns: pd.DataFrame, scores: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
+def compute(
+    turns: pd.DataFrame, scores: pd.DataFrame, measures: Mapping[str, Measure], ranges: Ranges | None = None
+) -> pd.DataFrame:
     """Every metric of a run that its records allow, one number a row.
 
     Args:
         turns: from :func:`turn_table`. scores: from :func:`score_table`.
         measures: scorer -> what it measures; scorers that are not named are left out.
+        ranges: of the scorers whose values have a unit of their own; a scorer that is not named has no ends.
 
     Returns:
         The columns :data:`COLUMNS`. ``turn`` is a nullable integer. Rates and differences are fractions.
@@ -108,15 +123,18 @@ def compute(turns: pd.DataFrame, scores: pd.DataFrame, measures: Mapping[str, Me
     if turns.empty:
         return _frame([])
     grid = Grid(turns, scores)
-    rows = [(label, quantity.estimate(grid.sources)) for label, quantity in quantities(grid, measures)]
+    found = quantities(grid, measures, ranges=ranges)
+    rows = [(label, quantity.estimate(grid.sources)) for label, quantity in found]
     return _frame([*rows, *_seed_spreads(grid, measures), *_counts(grid, measures)])
 
 
-def quantities(grid: Grid, measures: Mapping[str, Measure], by_type: bool = True) -> Iterator[tuple[Label, Quantity]]:
+def quantities(
+    grid: Grid, measures: Mapping[str, Measure], by_type: bool = True, ranges: Ranges | None = None
+) -> Iterator[tuple[Label, Quantity]]:
     """Every metric with an interval over sessions.
 
     Args:
-        by_type: False leaves out the rates of single task types.
+        by_type: False leaves out the rates of single task types. ranges: see :func:`compute`.
     """
     for scorer, measure in measures.items():
         if measure == "instruction_following":
@@ -126,6 +144,14 @@ def quantities(grid: Grid, measures: Mapping[str, Measure], by_type: bool = True
             yield from _consistency(grid, scorer)
         elif measure == "reference_psnr":
             yield from _psnr(grid, scorer)
+        elif measure == "visual_quality":
+            yield from _quality(grid, scorer, *_ends(ranges or {}, scorer))
+        elif measure == "survival":
+            yield from _survival(grid, scorer)
+        elif measure == "collapse":
+            yield from _collapse(grid, scorer)
+        elif measure == "trajectory":
+            yield from _trajectory(grid, scorer, *_ends(ranges or {}, scorer))
     for following in (name for name, measure in measures.items() if measure == "instruction_following"):
         for consistency in (name for name, measure in measures.items() if measure == "content_consistency"):
             yield from _overall(grid, following, consistency)
@@ -267,25 +293,74 @@ def _psnr(grid: Grid, scorer: str) -> Iterator[tuple[Label, Quantity]]:
     for protocol in grid.protocols:
         values = grid.values(protocol, scorer).clipped(HIGHEST_PSNR)
         for turn in grid.each_turn:
-            part = share(values.at(turn), highest=HIGHEST_PSNR)
+            part = share(values.at(turn), best=HIGHEST_PSNR)
             yield Label(protocol, scorer, turn, ALL, "reference_psnr"), Mean((part,))
 
 
+def _quality(grid: Grid, scorer: str, low: float, high: float) -> Iterator[tuple[Label, Quantity]]:
+    for protocol in grid.protocols:
+        values = grid.values(protocol, scorer)
+        lost = values.minus(grid.values(protocol, scorer, _SOURCE))
+        for turn in grid.each_turn:
+            yield Label(protocol, scorer, turn, ALL, "visual_quality"), Mean((share(values.at(turn), low, high),))
+            if _SOURCE in grid.parts(scorer):
+                part = share(lost.at(turn), low - high, high - low)
+                yield Label(protocol, scorer, turn, ALL, "visual_quality_delta"), Distance((part,))
+
+
+def _survival(grid: Grid, scorer: str) -> Iterator[tuple[Label, Quantity]]:
+    for protocol in _protocols(grid, "survival"):
+        so_far = product(grid.verdicts(protocol, scorer), grid.exists(protocol))
+        for turn in grid.each_turn:
+            yield Label(protocol, scorer, turn, ALL, "survival"), rate(so_far.at(turn))
+
+
+def _collapse(grid: Grid, scorer: str) -> Iterator[tuple[Label, Quantity]]:
+    for protocol in _protocols(grid, "collapse"):
+        so_far = two_in_a_row(grid.verdicts(protocol, scorer), grid.exists(protocol))
+        for turn in grid.each_turn[1:]:
+            part = share(so_far.at(turn), worst=1.0, best=0.0)
+            yield Label(protocol, scorer, turn, ALL, "collapse"), Rate((part,))
+
+
+def _trajectory(grid: Grid, scorer: str, low: float, high: float) -> Iterator[tuple[Label, Quantity]]:
+    for protocol in _protocols(grid, "trajectory"):
+        part = share(_judged(grid, protocol, scorer, "trajectory"), low, high)
+        yield Label(protocol, scorer, None, ALL, "trajectory_score"), Mean((part,))
+
+
+def _ends(ranges: Ranges, scorer: str) -> tuple[float, float]:
+    low, high = ranges.get(scorer, (None, None))
+    return math.nan if low is None else low, math.nan if high is None else high
+
+
+def _protocols(grid: Grid, measure: Measure) -> list[str]:
+    """Those under which a measure has metrics."""
+    return [protocol for protocol in grid.protocols if protocol == _FREE or measure not in FREE_RUNNING_ONLY]
+
+
 def _judged(grid: Grid, protocol: str, scorer: str, measure: Measure) -> Cells:
-    if measure == "instruction_following":
+    if measure in VERDICTS:
         return grid.verdicts(protocol, scorer)
     values = grid.values(protocol, scorer)
+    if measure == "trajectory":
+        return values.only(grid.is_last(protocol))
     return values.clipped(HIGHEST_PSNR) if measure == "reference_psnr" else values
+
+
+def _by_turn(grid: Grid, measure: Measure, cells: Cells) -> list[tuple[int | None, Cells]]:
+    """The cells of every turn; those of a whole rollout have none."""
+    if measure == "trajectory":
+        return [(None, cells)]
+    return [(turn, cells.at(turn)) for turn in grid.each_turn]
 
 
 def _seed_spreads(grid: Grid, measures: Mapping[str, Measure]) -> Iterator[tuple[Label, Estimate]]:
     if grid.repeats == 1:
         return
     for scorer, measure in measures.items():
-        for protocol in grid.protocols:
-            cells = _judged(grid, protocol, scorer, measure)
-            for turn in grid.each_turn:
-                here = cells.at(turn)
+        for protocol in _protocols(grid, measure):
+            for turn, here in _by_turn(grid, measure, _judged(grid, protocol, scorer, measure)):
                 sums, counts = here.values.sum(axis=(0, 2)), here.known.sum(axis=(0, 2))
                 means = [float(total / count) for total, count in zip(sums, counts, strict=True) if count]
                 if len(means) > 1:
@@ -300,6 +375,8 @@ def _counts(grid: Grid, measures: Mapping[str, Measure]) -> Iterator[tuple[Label
         for state, count in zip(TURN_STATES[1:], states[1:], strict=True):
             yield Label(protocol, "", None, ALL, f"turns_{state}"), _counted(int(count), int(states.sum()), 0)
         for scorer, measure in measures.items():
+            if protocol not in _protocols(grid, measure):
+                continue
             found = grid.score_states(protocol, scorer)
             for error in _SCORE_ERRORS:
                 label = Label(protocol, scorer, None, ALL, f"scores_{error}")
@@ -309,14 +386,14 @@ def _counts(grid: Grid, measures: Mapping[str, Measure]) -> Iterator[tuple[Label
 
 def _coverage(grid: Grid, protocol: str, scorer: str, measure: Measure) -> Iterator[tuple[Label, Estimate]]:
     known = missing = 0
-    cells = _judged(grid, protocol, scorer, measure)
-    for turn in grid.each_turn:
+    for turn, cells in _by_turn(grid, measure, _judged(grid, protocol, scorer, measure)):
         single_shot = protocol == _SINGLE and measure == "instruction_following"
-        here = grid.sub_verdicts(scorer, turn) if single_shot else cells.at(turn)
+        here = grid.sub_verdicts(scorer, turn) if single_shot and turn else cells
         counts = int(here.known.sum()), int(here.missing.sum())
         known, missing = known + counts[0], missing + counts[1]
-        label = Label(protocol, scorer, turn, ALL, "coverage")
-        yield label, _counted(ratio(counts[0], sum(counts)), *counts)
+        if turn:
+            label = Label(protocol, scorer, turn, ALL, "coverage")
+            yield label, _counted(ratio(counts[0], sum(counts)), *counts)
     yield Label(protocol, scorer, None, ALL, "coverage"), _counted(ratio(known, known + missing), known, missing)
 
 

@@ -57,7 +57,7 @@ def score_run(
     told = threading.Lock()
 
     def judge(session: Session, _: threading.Event) -> None:
-        views = _Views(benchmark, session, writer)
+        views = Views(benchmark, session, writer)
         fresh: list[ScoreRecord] = []
         for scorer in scorers:
             with alone.get(id(scorer), nullcontext()):
@@ -84,7 +84,7 @@ def judged_turns(info: ScorerInfo, protocol: str, turn: int, last: int) -> Itera
 
 
 def _score_session(
-    scorer: Scorer, records: Sequence[TurnRecord], views: _Views, known: Mapping[ScoreKey, ScoreRecord]
+    scorer: Scorer, records: Sequence[TurnRecord], views: Views, known: Mapping[ScoreKey, ScoreRecord]
 ) -> list[ScoreRecord]:
     missing: list[ScoreRecord] = []
     first: dict[tuple[str | None, int], TurnKey] = {}  # (image, repeat) of turn 1 -> the key that is judged for all
@@ -160,7 +160,7 @@ def _record(key: ScoreKey, score: Score, info: ScorerInfo) -> ScoreRecord:
     )
 
 
-class _Views:
+class Views:
     """What scorers are shown of one session; every image is decoded or rendered once."""
 
     def __init__(self, benchmark: Benchmark, session: Session, writer: RunWriter) -> None:

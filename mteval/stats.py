@@ -15,7 +15,10 @@ method               what it is
 ``mover-jackknife``  difference of two rates from the limits of each and their correlation (Zou & Donner 2008;
                      Newcombe's method 10 is the case of two paired proportions)
 ``t-jackknife``      Student's t with the variance from leaving out one source: values of no fixed range
+``t-folded``         the same for the size of a difference: the absolute values of its interval
 ``bootstrap``        percentiles over resampled sources, the same draw for both runs (:mod:`mteval.compare`)
+``lang-reiczigel``   a rate that an imperfect judge counted, corrected (:mod:`mteval.correction`)
+``ppi++``            a rate from few labels and many judgements (:mod:`mteval.correction`)
 ``chi-squared``      standard deviation between a few repeats that are taken as normal
 ``shared``           no interval: both protocols hold the same image by construction
 ``count``            no interval: counted, not estimated

@@ -95,6 +95,13 @@ class Grid:
         """[turn, repeat, session]: whether there is such a turn."""
         return np.asarray(self.states[protocol] != _NONE)
 
+    def is_last(self, protocol: str) -> Bools:
+        """[turn, repeat, session]: whether it is the last turn of its session."""
+        exists = self.exists(protocol)
+        later = np.zeros_like(exists)
+        later[:-1] = exists[1:]
+        return exists & ~later
+
     def parts(self, scorer: str) -> set[str]:
         """The names of the partial values that a scorer gave anywhere, with '' for the value itself."""
         return {""}.union(*(self._scores.parts_of(protocol, scorer) for protocol in self.protocols))

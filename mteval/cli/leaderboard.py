@@ -1,29 +1,134 @@
-"""``mteval leaderboard``: one tidy table of many runs."""
+"""``mteval leaderboard``: many runs, ranked with tie groups, and all their numbers as one tidy table."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from mteval.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from mteval.report.board import Board, Cell
+    from mteval.report.runs import Shown
 
 
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
-    output: Annotated[Path | None, typer.Option(help="CSV file. [default: print it]")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Metric that ranks: turn_success, overall, exposure_bias, ... [default: turn_success]"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="CSV file for every number of every run, one a row.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="CSV file for all pairs, with Holm's adjusted p-values.")] = None,
 ) -> int:
-    """Join the numbers of many runs into one CSV, one number a row.
+    """Rank runs at the last turn that all have, with intervals and tie groups: what shares a letter is a tie.
 
     \b
     Example:
-      mteval leaderboard runs/* --output leaderboard.csv
+      mteval leaderboard runs/* --by overall --output leaderboard.csv --pairs pairs.csv
     """
+    import pandas as pd
+    from rich.console import Console
+
+    from mteval.compare import COMPARED
     from mteval.report import csv
+    from mteval.report.board import board, ranked_by, usual_ranking
+    from mteval.report.runs import chapters
     from mteval.store import RunFolder, save_table
 
-    table = csv.leaderboard([RunFolder(path) for path in runs if not path.is_file()])
-    save_table(table, output or sys.stdout)
+    folders = [RunFolder(path) for path in runs if not path.is_file()]
+    if not folders:
+        raise UsageError("no run folder is named: `mteval leaderboard runs/*`")
+    by = by or usual_ranking(chapters(folders)[0])
+    groups = chapters(folders, COMPARED[ranked_by(by).metric].made_of)
+    boards = [board(group, by) for group in groups]
+    console = Console()
+    if len(boards) > 1:
+        console.print(
+            f"{len(boards)} tables: runs of another benchmark, split or scorer are not ranked against each other\n",
+            soft_wrap=True,
+        )
+    for group, made in zip(groups, boards, strict=True):
+        console.print(_title(group, made), soft_wrap=True)
+        console.print(_table(made))
+        for sentence in _remarks(group, made):
+            console.print(sentence, soft_wrap=True)
+        console.print()
+    if pairs:
+        found = [_of(made, made.pairs) for made in boards if made.pairs is not None]
+        if not found:
+            raise UsageError("--pairs: there are no two ranked runs to compare")
+        save_table(pd.concat(found, ignore_index=True), pairs)
+        typer.echo(str(pairs))
     if output:
+        save_table(csv.leaderboard(folders), output)
         typer.echo(str(output))
     return 0
+
+
+def _of(made: Board, pairs: pd.DataFrame) -> pd.DataFrame:
+    turn = made.by.turn(made.turn)
+    return pairs.assign(benchmark=_benchmark(made), metric=made.by.metric, turn=turn if turn else "")
+
+
+def _benchmark(made: Board) -> str:
+    return str(made.rows[0].run.config["benchmark"])
+
+
+def _title(group: Sequence[Shown], made: Board) -> str:
+    judge = made.by.scorer(group[0])
+    turn = f" at turn {made.turn}" if made.by.turn(made.turn) else ""
+    return f"{_benchmark(made)}{turn}, ranked by {made.by.metric}{f' of {judge}' if judge else ''}; 95 % intervals"
+
+
+def _table(made: Board) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from mteval.metrics import coverage_of
+    from mteval.report.numbers import PERCENT
+    from mteval.report.runs import FORCED, FREE
+
+    shown = [k for k, column in enumerate(made.columns) if column.protocol != FORCED]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    table.add_column("ties")
+    for k in shown:
+        table.add_column(made.columns[k].symbol, justify="right")
+    table.add_column("cover-\nage", justify="right", no_wrap=True)
+    for row in made.rows:
+        coverage = PERCENT.text(coverage_of(row.run.table, FREE))
+        cells = (_written(row.cells[k]) for k in shown)
+        table.add_row(str(row.place or "–"), row.run.name, row.group, *cells, coverage)
+    return table
+
+
+def _written(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    lines = [cell.value, cell.interval, f"({cell.bounds})" if cell.bounds else ""]
+    return "\n".join(line for line in lines if line)
+
+
+def _remarks(group: Sequence[Shown], made: Board) -> list[str]:
+    """What a reader has to know of the table, one sentence each."""
+    said = [made.note] if made.note else []
+    said += [f"{row.run.name} is {row.unranked}." for row in made.rows if row.unranked]
+    own = f"; {made.own_units} in the unit of the scorer" if made.own_units else ""
+    said.append(f"Per cent, EB in points{own}.")
+    if any(cell and cell.bounds for row in made.rows for cell in row.cells):
+        said.append("In brackets: from all that is missing failed to all of it succeeded.")
+    longer = [run.name for run in group if run.turns > made.turn]
+    if longer:
+        said.append(f"Turn {made.turn} is the last that all have; {', '.join(longer)} went on.")
+    sizes = sorted({int(run.config["limit"]) for run in group})
+    if len(sizes) > 1:
+        said.append(f"The runs hold {sizes[0]} to {sizes[-1]} sessions: only the ties are of the same ones.")
+    return said

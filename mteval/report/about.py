@@ -52,6 +52,20 @@ MEANINGS = (
     Meaning(
         "reference_psnr", "PSNR", "the mean distance to the exact reference image in dB; an equal image counts as 100."
     ),
+    Meaning(
+        "visual_quality",
+        "VQₜ",
+        "the mean of a quality model that sees the image of turn t alone, in that model's own unit.",
+    ),
+    Meaning(
+        "visual_quality_delta",
+        "ΔVQₜ = |mean VQₜ − mean VQ₀|",
+        "how far the mean quality has moved from that of the first images, of the same sessions; near 0 the value is "
+        "too large on average, and its interval starts at 0.",
+    ),
+    Meaning("survival", "SRₖ = mean ∏ₜ≤ₖ aliveₜ", "the share of sessions whose turns 1 to k all survive."),
+    Meaning("collapse", "CRₖ", "the share of sessions with two collapsed turns in a row among the turns 1 to k."),
+    Meaning("trajectory_score", "TR", "the mean of one score that is given to a whole rollout, in its scorer's unit."),
 )
 
 PROTOCOLS = (
@@ -67,6 +81,7 @@ METHODS = {
     "tango-jackknife": "Tango's interval at the effective sample size",
     "mover-jackknife": "difference of two rates from the limits of each and their correlation (Zou and Donner)",
     "t-jackknife": "Student's t with the variance from leaving out one source at a time",
+    "t-folded": "the same for the size of a difference: the absolute values of its interval",
     "bootstrap": "percentiles over resampled sources",
     "chi-squared": "chi-squared interval of the standard deviation between repeats",
     "shared": "no interval, both protocols hold the same image by construction",

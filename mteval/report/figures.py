@@ -11,7 +11,7 @@ from mteval.report.charts.bias import PARTS, bias
 from mteval.report.charts.heat import Column, heat
 from mteval.report.charts.lines import Series, lines
 from mteval.report.charts.svg import drawing, line, marker, style
-from mteval.report.numbers import DECIBEL, PERCENT, POINTS, Number, Unit
+from mteval.report.numbers import DECIBEL, OWN, PERCENT, POINTS, Number, Unit
 from mteval.report.runs import FREE, PAIRED, Shown
 
 _RATE = (0.0, 1.0)
@@ -72,6 +72,16 @@ def consistency(runs: Sequence[Shown]) -> list[Figure]:
     made += _lines("Kept in this turn alone", "% alike, from the image before", step, PERCENT, None)
     psnr = _by_run_or_protocol(runs, lambda run: run.scorer("reference_psnr"), "reference_psnr")
     return made + _lines("Distance to the reference image", "PSNR in dB, higher is nearer", psnr, DECIBEL, None)
+
+
+def quality(runs: Sequence[Shown]) -> list[Figure]:
+    """Visual quality, and what long sessions are judged by: SR@k and CR@k."""
+    seen = _by_run_or_protocol(runs, lambda run: run.scorer("visual_quality"), "visual_quality")
+    made = _lines("Visual quality", "in the unit of the scorer, without a reference", seen, OWN, None)
+    alive = _by_run_or_protocol(runs, lambda run: run.scorer("survival"), "survival")
+    made += _lines("Every turn so far survives", "% of sessions, SR", alive, PERCENT, _RATE)
+    gone = _by_run_or_protocol(runs, lambda run: run.scorer("collapse"), "collapse")
+    return made + _lines("Two turns in a row collapsed", "% of sessions, CR", gone, PERCENT, _RATE)
 
 
 def by_type(runs: Sequence[Shown]) -> list[Figure]:

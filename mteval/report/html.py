@@ -62,7 +62,6 @@ def render(runs: Sequence[RunFolder]) -> str:
         title=f"{_title(shown)} · mteval",
         chapters=[_chapter(group, budget, most) for group in found],
         thin=[(run, PERCENT.text(run.coverage)) for run in shown if run.coverage < BANNER_BELOW],
-        measured=MEASURED,
         outcomes=films.outcomes,
         about=about,
         runs=shown,
@@ -85,12 +84,13 @@ def _title(runs: Sequence[Shown]) -> str:
 
 def _chapter(runs: list[Shown], budget: int, most: int) -> Chapter:
     cards = films.cards(runs, budget, most)
-    if not any(run.following or run.consistency for run in runs):
+    if not any(run.config["scorers"] for run in runs):
         return Chapter(runs, None, [], [], [], cards)
     sections = [
         Section("Success by turn", "success", figures.success(runs)),
         Section("Exposure bias", "exposure", figures.exposure(runs)),
         Section("What should stay as it is", "consistency", figures.consistency(runs)),
+        Section("Quality and survival", "quality", figures.quality(runs)),
         Section("By type of edit", "types", figures.by_type(runs)),
     ]
     findings = [_finding(runs[0])] if len(runs) == 1 else []

@@ -31,17 +31,18 @@ class Number(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """How a number is written: ``value * scale`` with one decimal. ``name`` follows it in words."""
+    """How a number is written: ``value * scale`` in the format ``form``. ``name`` follows it in words."""
 
     name: str
     scale: float
+    form: str = ".1f"
 
     def text(self, value: float) -> str:
         """The number alone, an en dash where there is none."""
         if math.isnan(value):
             return "–"
-        shown = f"{value * self.scale:.1f}"
-        return "0.0" if shown == "-0.0" else shown.replace("-", "−")
+        shown = format(value * self.scale, self.form)
+        return shown.replace("-", "−") if float(shown) else shown.replace("-", "")
 
     def interval(self, number: Number) -> str:
         """``[low, high]``, empty where the number has no interval."""
@@ -63,6 +64,17 @@ class Unit(NamedTuple):
 PERCENT = Unit("%", 100)
 POINTS = Unit("points", 100)
 DECIBEL = Unit("dB", 1)
+OWN = Unit("in the scorer's unit", 1, ".4g")
+"""Of values whose range is the scorer's affair: nothing is known of their size."""
+
+
+def unit_of(metric: str) -> Unit:
+    """The unit in which pages and tables show a metric."""
+    if metric == "reference_psnr":
+        return DECIBEL
+    if metric in ("visual_quality", "visual_quality_delta", "trajectory_score"):
+        return OWN
+    return POINTS if metric.startswith(("exposure_bias", "decay", "single_shot_gap")) else PERCENT
 
 
 class Numbers:

@@ -91,13 +91,14 @@ def names(runs: Sequence[RunFolder]) -> list[str]:
     ]
 
 
-def chapters(runs: Sequence[RunFolder]) -> list[list[Shown]]:
-    """The runs grouped by benchmark, its version and the instruction-following scorer: only these can be compared."""
+def chapters(runs: Sequence[RunFolder], measures: Sequence[Measure] = ("instruction_following",)) -> list[list[Shown]]:
+    """The runs grouped by benchmark, its version and the scorers of ``measures``: only these can be compared."""
     groups: dict[tuple[str, ...], list[Shown]] = {}
     for folder, name in zip(runs, names(runs), strict=True):
         shown = Shown(folder, name)
-        judge = shown.config["scorers"].get(shown.following, {})
-        meaning = f"{judge.get('scoring_version')} {judge.get('args')}"
-        key = (shown.config["benchmark"], shown.config["benchmark_info"]["version"], shown.following, meaning)
+        scorers = [shown.scorer(measure) for measure in measures]
+        judges = [shown.config["scorers"].get(scorer, {}) for scorer in scorers]
+        meanings = [f"{judge.get('scoring_version')} {judge.get('args')}" for judge in judges]
+        key = (shown.config["benchmark"], shown.config["benchmark_info"]["version"], *scorers, *meanings)
         groups.setdefault(key, []).append(shown)
     return [[Shown(shown.folder, shown.name, index) for index, shown in enumerate(group)] for group in groups.values()]

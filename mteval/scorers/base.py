@@ -12,9 +12,22 @@ from mteval.sessions import ScoreState
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from mteval.judges.asking import Asker
     from mteval.sessions import Session, Turn
 
-Measure = Literal["instruction_following", "content_consistency", "visual_quality", "reference_psnr"]
+Measure = Literal[
+    "instruction_following",
+    "content_consistency",
+    "visual_quality",
+    "reference_psnr",
+    "survival",
+    "collapse",
+    "trajectory",
+]
+VERDICTS: frozenset[Measure] = frozenset({"instruction_following", "survival", "collapse"})
+"""What is measured by success or failure, not by the value."""
+FREE_RUNNING_ONLY: frozenset[Measure] = frozenset({"survival", "collapse", "trajectory"})
+"""What has no metric under another protocol, so that no judge is asked there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +36,15 @@ class ScorerInfo:
 
     Attributes:
         id: its registry name.
-        measures: which family of metrics its scores feed (metrics.py).
-        low, high: the range of a value; ``high`` may be infinite.
+        measures: which family of metrics its scores feed (metrics.py). ``visual_quality`` gives the quality of I_0 as
+            the part ``source``; a success of ``survival`` means that the turn survives, one of ``collapse`` that it IS
+            collapsed.
+        low, high: the range of a value; an end may be infinite. [0, 1] for ``content_consistency``, parts too.
         success_threshold: value >= threshold is a success; None where success means nothing.
-        scope: ``turn``, or ``session`` for a scorer that sees a whole rollout at once.
+        scope: ``turn``, or ``session`` for a scorer that sees a whole rollout at once (``trajectory``): it is asked at
+            the last turn of a free-running session only, where the view shows the earlier turns in ``history``.
         scoring_version: raised whenever a score changes its meaning.
+        concurrency: sessions that may be judged side by side; above 1 only where the work is done elsewhere.
     """
 
     id: str
@@ -37,6 +54,7 @@ class ScorerInfo:
     success_threshold: float | None = None
     scope: Literal["turn", "session"] = "turn"
     scoring_version: int = 1
+    concurrency: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """The fields by name; an infinite end of the range is null."""
@@ -97,6 +115,14 @@ class Scorer(Protocol):
     def info(self) -> ScorerInfo: ...
 
     def score(self, batch: Sequence[TurnView]) -> list[Score]: ...
+
+
+@runtime_checkable
+class AsksJudge(Protocol):
+    """A scorer that asks a judge; those of one judge share its asker, which counts what it took."""
+
+    @property
+    def asker(self) -> Asker: ...
 
 
 @runtime_checkable

@@ -38,9 +38,9 @@ def test_every_pipeline_of_an_image_and_an_instruction_is_supported_or_ruled_out
 
     page, left = PAGE.read_text("utf-8"), []
     for name in dir(diffusers):
-        cls = getattr(diffusers, name) if name.endswith("Pipeline") else None
-        if cls is None:
+        if not name.endswith("Pipeline") or name.startswith("Onnx"):  # old ones, where onnxruntime is
             continue
+        cls = getattr(diffusers, name)
         takes = inspect.signature(cls.__call__).parameters
         own = [argument for argument in takes if not argument.endswith(("embeds_mask", "attention_mask"))]
         shown = {"image", "images", "input_images"} & set(own) and "prompt" in own

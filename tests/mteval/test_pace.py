@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -11,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from mteval.editors.base import EditorInfo, EditRequest, EditResult, Fatal, RateLimited, Transient
-from mteval.pace import LONGEST_WAIT, Budget, Pace
+from mteval.pace import LONGEST_WAIT, Budget, Pace, Retry
 from mteval.rollout import Options, roll_out
 from mteval.sessions import PROTOCOLS
 from mteval.store import RunFolder, RunWriter
+from tests.mteval.editors.services import KEY, Service, serving
 from tests.mteval.fakes import Painter, Rows
 
 
@@ -93,6 +98,47 @@ def test_nobody_begins_before_the_time_that_was_asked_for() -> None:
     assert clock.now == 30, "who asks for too long is not waited for"
 
 
+def test_who_waits_ends_when_another_gives_up(tmp_path: Path) -> None:
+    """One waits for the time that it was told, one for its back-off, the others for those that are on their way."""
+
+    class Busy(Elsewhere):
+        def answer(self, request: EditRequest) -> EditResult:
+            if request.session == "s000":
+                waiting.wait(20)
+                raise Fatal("no more")
+            error = RateLimited("later", retry_after=300.0) if request.session == "s001" else Transient("no")
+            waiting.set()
+            return EditResult(error=error)
+
+    waiting, editor, began = threading.Event(), Busy(), time.monotonic()
+    sessions = Rows(size=12).sessions(1)
+    options = Options(PROTOCOLS, 1, concurrency=4, retry=Retry(first_wait=200.0, sleep=None))
+    with RunWriter(tmp_path) as writer:
+        writer.start({}, [session.id for session in sessions])
+        with pytest.raises(Fatal, match="no more"):
+            roll_out(editor, Rows(size=12), sessions, options, writer)
+    assert time.monotonic() - began < 20 and len(editor.calls) <= 4, "nothing was asked again"
+
+
+def test_ctrl_c_ends_a_run_that_waits_for_a_service(tmp_path: Path) -> None:
+    service = Service(kinds=["429"], share=1.0, retry_after=120)
+    typed = ["run", "--model", "openai-images", "--model-args", "base_url={url}/v1,sizes=64x64", "--limit", "6"]
+    with serving(service):
+        command = [sys.executable, "-m", "mteval", *(part.format(url=service.url) for part in typed), "--output"]
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "run")],
+            env={**os.environ, "OPENAI_API_KEY": KEY},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        while len(service.asked) < 3 and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 3 and said.decode().splitlines()[-1].endswith("the same command resumes")
+
+
 def test_a_budget_is_never_exceeded_whatever_runs_side_by_side() -> None:
     budget = Budget(1.0, spent=0.1, expected=0.04)
     asked = []
@@ -163,7 +209,7 @@ def test_what_was_on_its_way_when_the_editor_gave_up_is_recorded_and_nothing_ask
     first, second = GivesUp(0.002), Elsewhere(0.002)
     with pytest.raises(Fatal, match="no more"):
         play(tmp_path, first, 4)
-    assert len(RunFolder(tmp_path).timings()) == 20
+    assert sum(timing.cost > 0 for timing in RunFolder(tmp_path).timings()) == 20
     play(tmp_path, second, 4)
     assert len(second.calls) == 12 * 7 - 20
 

@@ -59,6 +59,26 @@ def test_other_measures_judge_single_shot_once(tmp_path: Path) -> None:
     assert all(record.judged == record.turn for record in records)
 
 
+@pytest.mark.parametrize("measures", ["survival", "collapse"])
+def test_no_judge_is_asked_where_no_metric_would_use_it(measures: str, tmp_path: Path) -> None:
+    records = made(tmp_path, Recording(measures=measures))
+    judged = {(record.protocol, record.turn) for record in records if record.session == "s000"}
+    assert judged == {("free-running", turn) for turn in (1, 2, 3)}
+
+
+def test_a_whole_rollout_is_judged_once_at_its_last_turn_with_all_before_it(tmp_path: Path) -> None:
+    scorer = Recording()
+    scorer.info = ScorerInfo("row", "trajectory", 0.0, 1.0, scope="session")
+    records = made(tmp_path, scorer, bench=Rows(ragged=True))
+    assert [(record.session, record.protocol, record.turn) for record in records] == [
+        ("s000", "free-running", 3),
+        ("s001", "free-running", 2),  # has one turn less
+        ("s002", "free-running", 3),
+    ]
+    for view in (view for batch in scorer.batches for view in batch):
+        assert len(view.history) == len(view.session.turns) - 1 == view.turn - 1
+
+
 def test_a_view_shows_source_input_output_references_and_history(tmp_path: Path) -> None:
     scorer, bench = Recording(), Rows()
     made(tmp_path, scorer, bench=bench)

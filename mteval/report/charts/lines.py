@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from mteval.report.charts.frame import HEIGHT, Frame, frame
 from mteval.report.charts.svg import WIDTH, dash, drawing, length, line, marker, points, style, text, ticks, titled
-from mteval.report.numbers import Number, Unit
+from mteval.report.numbers import OWN, Number, Unit
 
 _GAP = 12.5  # least distance of two labels at the end of lines
 
@@ -32,7 +32,9 @@ def lines(series: Sequence[Series], label: str, unit: Unit, bounds: tuple[float,
     """
     found = [number for one in series for number in one.numbers.values()]
     low, high = bounds or (min(map(_low, found)), max(map(_high, found)))
-    marks = ticks(min(low, high - 5 / unit.scale), high)  # an axis of five points or decibels at least
+    # An axis of five points or decibels at least; of a unit that nothing is known of, a twentieth of what it shows.
+    shortest = 0.05 * abs(high) if unit == OWN else 5 / unit.scale
+    marks = ticks(min(low, high - shortest), high)
     box = frame(max(turn for one in series for turn in one.numbers), marks, unit.scale)
     parts = [*box.axes, *(_band(one, box) for one in series), *(_line(one, box, unit) for one in series)]
     return drawing(WIDTH, HEIGHT, label, [*parts, *_ends(series, box, unit)])
