@@ -30,6 +30,7 @@ import pandas as pd
 
 from mteval.correction import prediction_powered, rogan_gladen
 from mteval.estimators import Difference, Part, Quantity, Rate, Sample, Sources, jackknife_variance, ratio
+from mteval.power import design_effect
 from mteval.stats import Estimate, Floats, Limits, student
 
 COLUMNS = ("group", "of", "measure", "value", "low", "high", "n", "method")
@@ -179,7 +180,17 @@ def corrected(table: pd.DataFrame, labelled: pd.DataFrame | None = None) -> Corr
     return Corrected(
         labelled=_rate(mine["label"].to_numpy(float), mine["source_id"]),
         raw=_rate(everything, table["source_id"]),
-        rogan_gladen=rogan_gladen(int(everything.sum()), len(everything), sensitivity, specificity),
+        rogan_gladen=rogan_gladen(
+            int(everything.sum()),
+            len(everything),
+            sensitivity,
+            specificity,
+            (
+                _effect(table["judged"], table["source_id"]),
+                _effect(known["judged"][label == 1], known["source_id"][label == 1]),
+                _effect(known["judged"][label == 0], known["source_id"][label == 0]),
+            ),
+        ),
         prediction_powered=prediction_powered(
             unlabelled["judged"].to_numpy(float),
             mine["judged"].to_numpy(float),
@@ -188,6 +199,11 @@ def corrected(table: pd.DataFrame, labelled: pd.DataFrame | None = None) -> Corr
             mine["source_id"].tolist(),
         ),
     )
+
+
+def _effect(judged: pd.Series[float], source_ids: pd.Series[str]) -> float:
+    """How many verdicts of one source count as one."""
+    return design_effect(np.asarray(judged, np.float64), _sources(source_ids))
 
 
 def _rate(values: Floats, source_ids: pd.Series[str]) -> Estimate:

@@ -125,7 +125,8 @@ def reopen(path: Path) -> RunConfig:
         UsageError: ``path`` is no run folder.
     """
     config = RunFolder(path).config
-    scorers = [{"name": info["name"], "args": info["args"]} for info in config["scorers"].values()]
+    # Runs of before 0.2 name a scorer by its id alone.
+    scorers = [{"name": info.get("name", id), "args": info["args"]} for id, info in config["scorers"].items()]
     return RunConfig.model_validate({**config["settings"], "scorers": scorers, "output": path})
 
 
@@ -208,17 +209,21 @@ def _check_identity(folder: RunFolder, identity: dict[str, Any]) -> None:
 
 
 def _check_scores(folder: RunFolder, scorers: Sequence[tuple[Named, Scorer]]) -> None:
-    """Refuse to mix scores of two scoring versions, or of one scorer with other arguments."""
-    versions = {record.scorer: record.scoring_version for record in folder.score_records()}
+    """Refuse to mix scores of two scoring versions, of other arguments, or of other models behind a scorer."""
+    judged = {record.scorer: record.scoring_version for record in folder.score_records()}
     for named, scorer in scorers:
         info = scorer.info
-        if info.id not in versions:
+        if info.id not in judged:
             continue
-        old, new = versions[info.id], info.scoring_version
-        old_args = folder.config["scorers"][info.id]["args"]
-        if (old, old_args) != (new, named.args):
-            before = f"version {old} and arguments {old_args}" if old_args != named.args else f"version {old}"
-            now = f"version {new} and arguments {named.args}" if old_args != named.args else f"version {new}"
+        then = folder.config["scorers"][info.id]
+        facts = {
+            "version": (judged[info.id], info.scoring_version),
+            "arguments": (then["args"], named.args),
+            "revision": (then.get("revision", ""), info.revision),
+        }
+        differ = {what: pair for what, pair in facts.items() if pair[0] != pair[1]}
+        if differ:
+            before, now = (" and ".join(f"{what} {pair[k]}" for what, pair in differ.items()) for k in (0, 1))
             raise UsageError(
                 f"{folder.path} holds scores of {info.id} {before}, this would add {now}: "
                 f"replace the old ones with `mteval score {folder.path} --scorers {named.typed}`"

@@ -76,8 +76,8 @@ def shared_scorers(a: RunFolder, b: RunFolder) -> dict[str, Any]:
     if not shared:
         raise UsageError("the runs have no scorer in common: score both with `mteval score`")
     for name in shared:
-        for what in ("scoring_version", "args"):
-            one, other = mine["scorers"][name][what], theirs["scorers"][name][what]
+        for what in ("scoring_version", "args", "revision"):
+            one, other = mine["scorers"][name].get(what), theirs["scorers"][name].get(what)
             if one != other:
                 raise UsageError(f"scores of {name} with {what} {one} and {other} cannot be compared: score one again")
     return {name: mine["scorers"][name] for name in shared}

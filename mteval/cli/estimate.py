@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mteval import rollout
-from mteval.editors.base import Editor, EditRequest, EditResult
+from mteval.editors.base import Editor, EditorInfo, EditRequest, EditResult
 from mteval.evaluation import build_editor, options_of
 
 if TYPE_CHECKING:
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 def estimate(plan: Plan) -> None:
     """Print calls, images, time and cost of a plan; writes nothing.
 
-    The time comes from a real call on the first slice, which is not made where an image costs money.
+    The time comes from a real call on the first slice, which is not made where it may cost money: a service is never
+    asked for an image.
     """
     editor = build_editor(plan)
     options = options_of(plan, editor)
     edits = rollout.total_edits(plan.sessions, options)
-    price = editor.info.cost_per_image
-    seconds = None if price else edits * first_edits(plan, editor, options.batch_size)[1]
+    info = editor.info
+    elsewhere = info.may_cost or info.concurrency > 1
+    seconds = None if elsewhere else edits * first_edits(plan, editor, options.batch_size)[1]
     table = Table(title=f"{plan.config.model.label} on {plan.benchmark_label}", title_justify="left", show_header=False)
     rows = (
         ("folder", str(plan.folder)),
@@ -34,8 +36,8 @@ def estimate(plan: Plan) -> None:
         ("sessions x turns x repeats", f"{len(plan.sessions)} x {plan.turns} x {plan.config.repeats}"),
         ("calls of the editor", f"{rollout.total_calls(plan.sessions, options)} (batches of {options.batch_size})"),
         ("images", str(edits)),
-        ("time for the edits", "unknown: each call costs money" if seconds is None else _duration(seconds)),
-        ("cost", f"${edits * price:.2f}"),
+        ("time for the edits", "unknown: a call may cost money" if seconds is None else _duration(seconds)),
+        ("cost", _cost(info, edits)),
     )
     for row in rows:
         table.add_row(*row)
@@ -55,6 +57,14 @@ def first_edits(plan: Plan, editor: Editor, count: int) -> tuple[list[EditResult
     began = time.perf_counter()
     results = editor.edit(requests)
     return results, (time.perf_counter() - began) / len(requests)
+
+
+def _cost(info: EditorInfo, edits: int) -> str:
+    if info.cost_per_image or not info.may_cost:
+        return f"${edits * info.cost_per_image:.2f}"
+    if info.tells_cost:
+        return "unknown: only the price of tokens is known"
+    return "unknown: give cost_per_image= (US dollars)"
 
 
 def _duration(seconds: float) -> str:

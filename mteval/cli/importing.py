@@ -41,7 +41,7 @@ def import_images(
       edival-results     what EdiVal's own eval.py wrote: verdicts and values without images, nothing is judged again
 
     \b
-    Examples:
+    Example:
       mteval import plain my-images --name my-editor --turns 3 --limit 50
       mteval import edival-results evaluate_results/my-editor --name my-editor
     """

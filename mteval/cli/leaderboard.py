@@ -25,6 +25,9 @@ def leaderboard(
         typer.Option(help="Metric that ranks: turn_success, overall, exposure_bias, ... [default: turn_success]"),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="CSV file for every number of every run, one a row.")] = None,
+    published: Annotated[
+        str | None, typer.Option(help="Show the numbers that others have published of a benchmark: edival.")
+    ] = None,
     pairs: Annotated[Path | None, typer.Option(help="CSV file for all pairs, with Holm's adjusted p-values.")] = None,
 ) -> int:
     """Rank runs at the last turn that all have, with intervals and tie groups: what shares a letter is a tie.
@@ -39,6 +42,7 @@ def leaderboard(
     from mteval.compare import COMPARED
     from mteval.report import csv
     from mteval.report.board import board, ranked_by, usual_ranking
+    from mteval.report.published import rows
     from mteval.report.runs import chapters
     from mteval.store import RunFolder, save_table
 
@@ -66,10 +70,32 @@ def leaderboard(
             raise UsageError("--pairs: there are no two ranked runs to compare")
         save_table(pd.concat(found, ignore_index=True), pairs)
         typer.echo(str(pairs))
+    told = rows(published) if published else None
+    if told is not None:
+        console.print(_published_table(told))
     if output:
-        save_table(csv.leaderboard(folders), output)
+        save_table(csv.leaderboard(folders) if told is None else pd.concat([csv.leaderboard(folders), told]), output)
         typer.echo(str(output))
     return 0
+
+
+def _published_table(told: pd.DataFrame) -> Table:
+    """What others published: S, CC and O by turn in per cent, best first; never ranked against one's own runs."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    symbols = {"turn_success": "S", "content_consistency": "CC", "overall": "O"}
+    turns = sorted(told["turn"].unique())
+    last = told[(told["metric"] == "overall") & (told["turn"] == turns[-1])].set_index("model")["value"]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title="published", title_justify="left")
+    table.add_column("model", overflow="fold")
+    for symbol in symbols.values():
+        table.add_column(f"{symbol} at turn {', '.join(str(turn) for turn in turns)}", justify="right")
+    for model in last.sort_values(ascending=False).index:
+        mine = told[told["model"] == model].set_index(["metric", "turn"])["value"]
+        cells = ([mine.get((metric, turn)) for turn in turns] for metric in symbols)
+        table.add_row(str(model), *("  ".join("–" if v is None else f"{100 * v:.1f}" for v in row) for row in cells))
+    return table
 
 
 def _of(made: Board, pairs: pd.DataFrame) -> pd.DataFrame:

@@ -136,9 +136,11 @@ def run(
             estimate(plan)
         return GOOD
 
-    from mteval.evaluation import build_editor, execute
+    from mteval.evaluation import build_editor, execute, options_of
 
     editors = deque(build_editor(plan) for plan in plans)  # all of them first: a late one may lack its weights
+    for plan, editor in zip(plans, editors, strict=True):
+        options_of(plan, editor)  # and what a late one cannot do is told now
     runs = []
     for plan in plans:
         for note in plan.notes:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from mteval.evaluation import Run
 
 _QUIET = 5.0  # seconds between plain lines
+_ALSO = (
+    ("turn_success", "all so far\nfree-\nrunning"),
+    ("exposure_bias", "exposure\nbias"),
+    ("survival", "survive\nso far"),
+    ("collapse", "collapsed\nso far"),
+)
 _WIDE = 110  # columns that a table with one more digit needs
 
 
@@ -70,7 +76,7 @@ def summary(runs: Sequence[Run]) -> None:
             )
             for protocol in config["protocols"]
         ]
-        for metric, words in (("turn_success", "all so far\nfree-\nrunning"), ("exposure_bias", "exposure\nbias")):
+        for metric, words in _ALSO:
             shown.append(
                 (words, metrics[(metrics.metric == metric) & metrics.protocol.isin(["free-running", "paired"])])
             )

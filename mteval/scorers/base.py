@@ -45,6 +45,7 @@ class ScorerInfo:
             the last turn of a free-running session only, where the view shows the earlier turns in ``history``.
         scoring_version: raised whenever a score changes its meaning.
         concurrency: sessions that may be judged side by side; above 1 only where the work is done elsewhere.
+        revision: of the models behind it, which pins what its arguments leave open; empty where there are none.
     """
 
     id: str
@@ -55,6 +56,7 @@ class ScorerInfo:
     scope: Literal["turn", "session"] = "turn"
     scoring_version: int = 1
     concurrency: int = 1
+    revision: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The fields by name; an infinite end of the range is null."""

@@ -69,7 +69,8 @@ class EdivalContentConsistency:
 
     @property
     def info(self) -> ScorerInfo:
-        return ScorerInfo("edival-cc", "content_consistency", low=0, high=1)
+        revision = f"{self.detector.revision} {self.encoder.revision}"
+        return ScorerInfo("edival-cc", "content_consistency", low=0, high=1, revision=revision)
 
     def score(self, batch: Sequence[TurnView]) -> list[Score]:
         """Raises:

@@ -73,6 +73,9 @@ class EdivalInstructionFollowing:
             high=1,
             success_threshold=1,
             concurrency=self.asker.info.concurrency,
+            revision=" ".join(
+                [self.detector.revision, self.asker.info.revision, *([self.reader.revision] if self.reader else [])]
+            ),
         )
 
     def score(self, batch: Sequence[TurnView]) -> list[Score]:

@@ -81,6 +81,7 @@ class VlmScorer(ABC):
             scope=self.scope,
             scoring_version=self.scoring_version,
             concurrency=self.asker.info.concurrency,
+            revision=self.asker.info.revision,
         )
 
     @abstractmethod

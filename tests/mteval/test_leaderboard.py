@@ -216,3 +216,25 @@ def test_units_are_written_by_what_is_known_of_them() -> None:
         "–",
     ]
     assert PERCENT.text(-0.0001) == "0.0"
+
+
+def test_published_numbers_stand_beside_and_are_not_ranked(
+    said: Said, runs: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    path = tmp_path / "all.csv"
+    code, out, err = said(
+        "leaderboard", runs["good"].path, runs["poor"].path, "--published", "edival", "--output", path
+    )
+    assert code == 0, err
+    before, _, after = out.partition("published")
+    assert "Seedream 4.0" not in before and "Seedream 4.0" in after
+    assert after.index("Seedream 4.0") < after.index("Qwen-Image-Edit") < after.index("InstructPix2Pix")
+    table = pd.read_csv(path)
+    theirs = table[table["method"] == "published"]
+    (kontext,) = theirs[
+        (theirs["model"] == "FLUX.1-Kontext-dev") & (theirs["metric"] == "overall") & (theirs["turn"] == 3)
+    ]["value"]
+    assert kontext == pytest.approx(0.3871) and theirs["low"].isna().all()
+    assert set(table["model"]) > {"good", "poor"}
+    code, _, err = said("leaderboard", runs["good"].path, "--published", "edivall")
+    assert code == 2 and "did you mean edival" in err
