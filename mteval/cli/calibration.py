@@ -21,13 +21,16 @@ _CONFUSION = {
     "neither": "both 0",
 }
 
+_WIDE = 110
+"""Columns of a terminal in which every interval has room."""
+
 
 def show(found: Mapping[str, pd.DataFrame], title: str) -> None:
     """Print what :mod:`mteval.calibrating` found, by the name of its CSV: points with 95 % intervals."""
     console = Console()
     console.print(title, soft_wrap=True)
     if "agreement" in found:
-        console.print(_agreement(found["agreement"]))
+        console.print(_agreement(found["agreement"], console.width >= _WIDE))
     if "confusion" in found:
         console.print(_confusion(found["confusion"]))
     if "rates" in found:
@@ -43,12 +46,21 @@ def show(found: Mapping[str, pd.DataFrame], title: str) -> None:
         console.print(f"{row['probe']}: {told}", soft_wrap=True)
 
 
-def _agreement(rows: pd.DataFrame) -> Table:
+def _agreement(rows: pd.DataFrame, wide: bool) -> Table:
+    """By group; where the terminal is narrow, with the intervals of agreement and bias alone."""
     measures = list(dict.fromkeys(rows["measure"]))
     table = _table(["turns", *measures])
+    last = "all"
     for (group, of), part in rows.groupby(["group", "of"], sort=False):
-        cells = [cell(part[part["measure"] == name], 0) for name in measures]
-        table.add_row("all" if group == "all" else f"{group} {of}", *cells)
+        if group != last:
+            table.add_section()
+        last = group
+        found = {name: part[part["measure"] == name] for name in measures}
+        cells = [
+            cell(one, 0) if wide or name in ("agreement", "bias") else cell(one, 0).partition(" ")[0]
+            for name, one in found.items()
+        ]
+        table.add_row("all" if group == "all" else f"turn {of}" if group == "turn" else str(of), *cells)
     return table
 
 
@@ -70,5 +82,5 @@ def _rates(rows: pd.DataFrame) -> Table:
 def _table(headers: Sequence[Any]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for k, header in enumerate(headers):
-        table.add_column(header, justify="right" if k else "left", overflow="fold")
+        table.add_column(header, justify="right" if k else "left", overflow="fold", no_wrap=k > 0)
     return table

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from mteval.plan import Plan
     from mteval.scorers.base import TurnView
 
-app = typer.Typer(name="judge", help="Can a judge be trusted?", rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="judge",
+    help="Can a judge be trusted?",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+)
 
 
 @app.callback()
-def judge_commands() -> None:
+def judge_commands(ctx: typer.Context) -> None:
     """Can a judge be trusted?"""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 @app.command("calibrate")
@@ -93,7 +101,7 @@ def calibrate(
     output.mkdir(parents=True, exist_ok=True)
     for name, one in found.items():
         save_table(one, output / f"{name}.csv")
-    show(found, f"{asks.info.id}, asked of {asks.asker.info.revision}")
+    show(found, f"{asks.info.id} by {asks.asker.info.id} ({asks.asker.info.revision}): per cent, bias in points")
     typer.echo(f"tables       {output}")
     return GOOD
 

@@ -115,5 +115,5 @@ def cell(rows: pd.DataFrame, digits: int) -> str:
     if rows.empty or rows["value"].isna().all():
         return "-"
     row: Any = rows.iloc[0]
-    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
+    value, low, high = (round(100 * row[name], digits) + 0.0 for name in ("value", "low", "high"))  # no negative zero
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
