@@ -50,7 +50,7 @@ def _agreement(rows: pd.DataFrame, wide: bool) -> Table:
     """By group; where the terminal is narrow, with the intervals of agreement and bias alone."""
     measures = list(dict.fromkeys(rows["measure"]))
     table = _table(["turns", *measures])
-    last = "all"
+    last: Any = "all"
     for (group, of), part in rows.groupby(["group", "of"], sort=False):
         if group != last:
             table.add_section()
