@@ -138,9 +138,12 @@ class OneToken:
         return Reading("ok", value, answer.text, f"expected {value:.2f} on {self.scale.name}", evidence)
 
     def write(self, value: float, reasoning: str = "") -> Answer:
-        """An answer in this format that is read as ``value``, to the nearest of the scale: for judges of our own."""
-        word = min(self.scale.values, key=lambda word: abs(self.scale.values[word] - value))
-        return Answer(word, log_probabilities={word: 0.0})
+        """An answer in this format that is read as ``value``: the two words around it share it. For judges of our own."""
+        words = sorted(self.scale.values, key=lambda word: abs(self.scale.values[word] - value))[:2]
+        near, far = (self.scale.values[word] for word in words)
+        share = (value - near) / (far - near) if (value - near) * (far - near) > 0 else 0.0
+        shares = {words[0]: 1 - share, words[1]: share}
+        return Answer(words[0], log_probabilities={word: math.log(part) for word, part in shares.items() if part > 0})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""HTTP around the service: who may ask, how much may be sent, and JSON in every answer, also where it is an error.
+"""HTTP around a service: who may ask, how much may be sent, and JSON in every answer, also where it is an error.
 
 Loopback needs no token, because only this machine reaches it. Every other address needs one, so that nobody opens a
 service to a network without meaning to.
@@ -8,16 +8,36 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 
 from mteval.errors import UsageError
-from mteval.serve.service import Refused, Service
 
 _PIECE = 1 << 20
+
+
+class Refused(Exception):
+    """A request that is not answered: the HTTP status, one sentence that says why, and further headers."""
+
+    def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, headers or {}
+
+
+class Answers(Protocol):
+    """What a server answers, without HTTP."""
+
+    @property
+    def routes(self) -> Mapping[tuple[str, str], Callable[[bytes], dict[str, Any]]]:
+        """(method, path) -> the answer to a body, which may raise :class:`Refused`; a GET has an empty one."""
+        ...
+
+    def error(self, refused: Refused) -> dict[str, Any]:
+        """The body that says why a request is not answered."""
+        ...
 
 
 class RewardServer(ThreadingHTTPServer):
@@ -33,7 +53,7 @@ class RewardServer(ThreadingHTTPServer):
 
     request_queue_size = 128  # the processes of a trainer all ask at once
 
-    def __init__(self, service: Service, host: str, port: int, token: str | None, max_bytes: int) -> None:
+    def __init__(self, service: Answers, host: str, port: int, token: str | None, max_bytes: int) -> None:
         if not token and not _is_loopback(host):
             raise UsageError(f"--host {host} can be reached from other machines: give a --token with it")
         self.service, self.token, self.max_bytes = service, token, max_bytes
@@ -71,16 +91,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, self._asked_for())
         except Refused as refused:
             self._drop_body()
-            self._send(refused.status, {"error": str(refused)})
+            self._send(refused.status, self.server.service.error(refused), refused.headers)
 
     def _asked_for(self) -> dict[str, Any]:
         if self.server.token and not _same(self.headers.get("Authorization", ""), f"Bearer {self.server.token}"):
             raise Refused(HTTPStatus.UNAUTHORIZED, "send the server's token as 'Authorization: Bearer TOKEN'")
-        if (self.command, self.path) == ("GET", "/health"):
-            return self.server.service.health()
-        if (self.command, self.path) == ("POST", "/score"):
-            return self.server.service.score(self._body())
-        raise Refused(HTTPStatus.NOT_FOUND, f"no {self.command} {self.path} here: GET /health or POST /score")
+        routes = self.server.service.routes
+        if answer := routes.get((self.command, self.path)):
+            return answer(self._body() if self.command == "POST" else b"")
+        known = " or ".join(f"{method} {path}" for method, path in routes)
+        raise Refused(HTTPStatus.NOT_FOUND, f"no {self.command} {self.path} here: {known}")
 
     def _body(self) -> bytes:
         # A web page can make a browser post plain text to this machine, but not JSON.
@@ -91,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._unread > self.server.max_bytes:
             raise Refused(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"a body of {self._unread} bytes, but a request may hold {self.server.max_bytes}: send fewer views",
+                f"a body of {self._unread} bytes, but a request may hold {self.server.max_bytes}: send less at once",
             )
         body = self.rfile.read(self._unread)
         self._unread = 0
@@ -102,13 +122,15 @@ class _Handler(BaseHTTPRequestHandler):
         while self._unread and (piece := self.rfile.read(min(self._unread, _PIECE))):
             self._unread -= len(piece)
 
-    def _send(self, status: HTTPStatus, body: Mapping[str, Any]) -> None:
+    def _send(self, status: HTTPStatus, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
         content = json.dumps(body, allow_nan=False).encode()
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Connection", "close")
+            for name, text in (headers or {}).items():
+                self.send_header(name, text)
             self.end_headers()
             self.wfile.write(content)
         except ConnectionError as error:
@@ -116,7 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class finds wrong, as JSON too."""
-        self._send(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
+        status = HTTPStatus(code)
+        self._send(status, self.server.service.error(Refused(status, message or status.phrase)))
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Only what went wrong: a trainer asks many times a minute."""

@@ -1,8 +1,8 @@
-"""What the server answers, without HTTP: which scorer is meant, and its scores of the views of a request."""
+"""What is answered where scorers are served: which scorer is meant, and its scores of the views of a request."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from threading import Lock
 from typing import Any
@@ -12,15 +12,8 @@ from mteval.evaluation import versions
 from mteval.registry import nearest
 from mteval.scorers.base import ReadsStates, Scorer
 from mteval.scoring import ask
+from mteval.serve.server import Refused
 from mteval.serve.wire import BadRequest, read_request, read_views, write_score
-
-
-class Refused(Exception):
-    """A request that is not answered: the HTTP status, and one sentence that says why."""
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Service:
@@ -46,6 +39,13 @@ class Service:
     def names(self) -> list[str]:
         """The ids of the scorers, in the order in which they were given."""
         return list(self._scorers)
+
+    @property
+    def routes(self) -> Mapping[tuple[str, str], Callable[[bytes], dict[str, Any]]]:
+        return {("GET", "/health"): lambda _: self.health(), ("POST", "/score"): self.score}
+
+    def error(self, refused: Refused) -> dict[str, Any]:
+        return {"error": str(refused)}
 
     def health(self) -> dict[str, Any]:
         """The answer to GET /health."""

@@ -20,7 +20,7 @@ from PIL import Image
 
 from mteval.benchmarks.shapes import ShapesEdit
 from mteval.scorers.base import Score, Scorer, ScorerInfo, TurnView
-from mteval.serve.server import RewardServer
+from mteval.serve.server import Answers, RewardServer
 from mteval.serve.service import Service
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,16 @@ def served(
     *scorers: Scorer, max_batch: int = 64, token: str | None = None, max_bytes: int = 10**8, port: int = 0
 ) -> Iterator[RewardServer]:
     """Scorers behind HTTP, in a thread of this process."""
-    with RewardServer(Service(scorers, max_batch), "127.0.0.1", port, token, max_bytes) as server:
+    with running(Service(scorers, max_batch), token, max_bytes, port) as server:
+        yield server
+
+
+@contextmanager
+def running(
+    service: Answers, token: str | None = None, max_bytes: int = 10**8, port: int = 0
+) -> Iterator[RewardServer]:
+    """A service behind HTTP, in a thread of this process."""
+    with RewardServer(service, "127.0.0.1", port, token, max_bytes) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -137,6 +137,7 @@ def test_the_curl_of_the_page_runs(images: Path) -> None:
 
 
 def test_the_commands_of_the_page_are_commands() -> None:
-    serve, run = map(shlex.split, block("bash", "mteval serve").splitlines())
-    assert call([*serve[1:2], "--help"]) == 0
-    assert run[:2] == ["mteval", "run"]
+    for begins in ("mteval serve --scorers", "mteval serve --judge"):
+        serve, run = map(shlex.split, block("bash", begins).splitlines())
+        assert call([*serve[1:2], "--help"]) == 0
+        assert run[:2] == ["mteval", "run"]

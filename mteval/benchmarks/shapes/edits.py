@@ -16,6 +16,44 @@ from mteval.benchmarks.shapes.world import Item, Level, Scene, scene
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 
+WORDING: dict[str, tuple[str, ...]] = {
+    "subject_add": (
+        "Add a {material} {noun} at the {place}",
+        "Put a {material} {noun} in the {place}",
+        "Place a {material} {noun} at the {place}",
+    ),
+    "subject_remove": ("Remove the {noun}", "Delete the {noun}", "Take away the {noun}"),
+    "subject_replace": ("Replace the {old} with {new}", "Swap the {old} for {new}", "Turn the {old} into {new}"),
+    "color_alter": ("Make the {noun} {color}", "Paint the {noun} {color}", "Change the color of the {noun} to {color}"),
+    "material_alter": (
+        "Make the {noun} {material}",
+        "Give the {noun} a {material} texture",
+        "Change the {noun} to a {material} one",
+    ),
+    "text_change": (
+        "Change the letter on the {noun} to {letter}",
+        "Replace the letter on the {noun} with {letter}",
+        "Write {letter} on the {noun}",
+        "Put the letter {letter} on the {noun}",
+    ),
+    "position_change": (
+        "Move the {noun} to the {place}",
+        "Shift the {noun} to the {place}",
+        "Bring the {noun} to the {place}",
+    ),
+    "count_change": (
+        "Make it {number} {noun}",
+        "There should be {number} {noun}",
+        "Change the number of {noun} to {number}",
+    ),
+    "background_change": (
+        "Change the background to {name}",
+        "Replace the background with {name}",
+        "Use {name} as the background",
+    ),
+}
+"""How each type is put into words; words.py reads them back. Of ``text_change``, the last two are for a bare item."""
+
 
 class Edit(NamedTuple):
     """An instruction and the scene after it.
@@ -50,7 +88,7 @@ class Context(NamedTuple):
     def with_items(self, items: list[Item]) -> Scene:
         return scene(self.level.name, self.scene.background, items)
 
-    def phrase(self, *templates: str, **words: str) -> str:
+    def phrase(self, templates: tuple[str, ...], **words: str) -> str:
         return self.rng.choice(templates).format(**words)
 
     def new_noun(self, material: bool) -> tuple[str, str, str] | None:
@@ -76,9 +114,7 @@ def subject_add(c: Context) -> Edit | None:
     shape, color, material = noun
     item = Item(c.next_id, shape, color, material, "", c.rng.choice(free), 0, 0)
     text = c.phrase(
-        "Add a {material} {noun} at the {place}",
-        "Put a {material} {noun} in the {place}",
-        "Place a {material} {noun} at the {place}",
+        WORDING["subject_add"],
         material=material,
         noun=item.noun,
         place=place_name(item.place, c.level.grid),
@@ -92,7 +128,7 @@ def subject_remove(c: Context) -> Edit | None:
     if not singles or len(c.scene.items) < 3:
         return None
     item = c.rng.choice(singles)
-    text = c.phrase("Remove the {noun}", "Delete the {noun}", "Take away the {noun}", noun=item.noun)
+    text = c.phrase(WORDING["subject_remove"], noun=item.noun)
     after = c.with_items([other for other in c.scene.items if other is not item])
     return Edit("subject_remove", text, {"empty": item.id}, (item.id,), after)
 
@@ -104,9 +140,7 @@ def subject_replace(c: Context) -> Edit | None:
     old, (shape, color, material) = c.rng.choice(singles), noun
     new = Item(c.next_id, shape, color, material, "", old.place, old.dx, old.dy)
     text = c.phrase(
-        "Replace the {old} with {new}",
-        "Swap the {old} for {new}",
-        "Turn the {old} into {new}",
+        WORDING["subject_replace"],
         old=old.noun,
         new=f"{'an' if new.noun[0] in 'aeiou' else 'a'} {new.noun}",
     )
@@ -122,13 +156,7 @@ def color_alter(c: Context) -> Edit | None:
     if not choices:
         return None
     old, color = c.rng.choice(choices)
-    text = c.phrase(
-        "Make the {noun} {color}",
-        "Paint the {noun} {color}",
-        "Change the color of the {noun} to {color}",
-        noun=old.noun,
-        color=color,
-    )
+    text = c.phrase(WORDING["color_alter"], noun=old.noun, color=color)
     slots = {"shows": [old.id, ["color"], ["shape"]]}
     return Edit("color_alter", text, slots, (old.id,), c.replaced(old, old._replace(color=color)))
 
@@ -139,13 +167,7 @@ def material_alter(c: Context) -> Edit | None:
         return None
     old = c.rng.choice([item for item in singles if not item.text] or singles)  # a label hides the fill
     material = c.rng.choice([m for m in c.level.materials if m != old.material])
-    text = c.phrase(
-        "Make the {noun} {material}",
-        "Give the {noun} a {material} texture",
-        "Change the {noun} to a {material} one",
-        noun=old.noun,
-        material=material,
-    )
+    text = c.phrase(WORDING["material_alter"], noun=old.noun, material=material)
     slots = {"shows": [old.id, ["material"], ["shape", "color"]]}
     return Edit("material_alter", text, slots, (old.id,), c.replaced(old, old._replace(material=material)))
 
@@ -157,17 +179,8 @@ def text_change(c: Context) -> Edit | None:
     labelled = [item for item in singles if item.text]
     old = c.rng.choice(labelled or singles)
     letter = c.rng.choice([letter for letter in c.level.letters if letter != old.text])
-    if old.text:
-        text = c.phrase(
-            "Change the letter on the {noun} to {letter}",
-            "Replace the letter on the {noun} with {letter}",
-            noun=old.noun,
-            letter=letter,
-        )
-    else:
-        text = c.phrase(
-            "Write {letter} on the {noun}", "Put the letter {letter} on the {noun}", noun=old.noun, letter=letter
-        )
+    templates = WORDING["text_change"]
+    text = c.phrase(templates[:2] if old.text else templates[2:], noun=old.noun, letter=letter)
     slots = {"shows": [old.id, ["text"], ["shape", "color"]]}
     return Edit("text_change", text, slots, (old.id,), c.replaced(old, old._replace(text=letter)))
 
@@ -177,17 +190,9 @@ def position_change(c: Context) -> Edit | None:
     if not singles or not free:
         return None
     old, place = c.rng.choice(singles), c.rng.choice(free)
-    # The offset goes along, as far as the new place has room for it.
-    dx, dy = (min(max(d, low), high) for d, (low, high) in zip(old[6:], _ranges(c.level, place), strict=True))
-    text = c.phrase(
-        "Move the {noun} to the {place}",
-        "Shift the {noun} to the {place}",
-        "Bring the {noun} to the {place}",
-        noun=old.noun,
-        place=place_name(place, c.level.grid),
-    )
+    text = c.phrase(WORDING["position_change"], noun=old.noun, place=place_name(place, c.level.grid))
     slots = {"shows": [old.id, ["shape", "color"], []], "empty": old.id}
-    return Edit("position_change", text, slots, (old.id,), c.replaced(old, old._replace(place=place, dx=dx, dy=dy)))
+    return Edit("position_change", text, slots, (old.id,), c.replaced(old, moved(old, place, c.level)))
 
 
 def count_change(c: Context) -> Edit | None:
@@ -203,48 +208,44 @@ def count_change(c: Context) -> Edit | None:
         return None
     item, number = c.rng.choice(choices)
     group = [other for other in c.scene.items if other.noun == item.noun]
-    items, touched = list(c.scene.items), []
-    for gone in group[number:]:
-        items.remove(gone)
-        touched.append(gone.id)
-    for k in range(number - len(group)):
-        last = group[-1].place
-        place = min((p for p in free if p > last), default=None)
-        place = min(free) if place is None else place
-        free.remove(place)
-        dx, dy = (min(max(d, low), high) for d, (low, high) in zip(item[6:], _ranges(c.level, place), strict=True))
-        copy = item._replace(id=c.next_id + k, place=place, dx=dx, dy=dy)
-        group.append(copy)
-        items.append(copy)
-        touched.append(copy.id)
+    gone = group[number:]
+    copies = copied(group, number, free, c.level, c.next_id)
+    items = [other for other in c.scene.items if other not in gone] + copies
+    touched = tuple(other.id for other in (*gone, *copies))
     text = c.phrase(
-        "Make it {number} {noun}",
-        "There should be {number} {noun}",
-        "Change the number of {noun} to {number}",
+        WORDING["count_change"],
         number=NUMBERS[number],
         noun=f"{item.noun}" if number == 1 else plural(item.noun),
     )
     slots = {"count": [item.shape, item.color, number]}
-    return Edit("count_change", text, slots, tuple(touched), c.with_items(items))
+    return Edit("count_change", text, slots, touched, c.with_items(items))
 
 
 def background_change(c: Context) -> Edit | None:
     name = c.rng.choice([b for b in c.level.backgrounds if b != c.scene.background])
-    text = c.phrase(
-        "Change the background to {name}",
-        "Replace the background with {name}",
-        "Use {name} as the background",
-        name=name,
-    )
+    text = c.phrase(WORDING["background_change"], name=name)
     return Edit("background_change", text, {"background": name}, (), c.scene._replace(background=name))
+
+
+def moved(item: Item, place: int, level: Level) -> Item:
+    """The item at another place; its offset goes along, as far as there is room for it."""
+    room = (level.offsets(place, axis) for axis in (0, 1))
+    dx, dy = (min(max(offset, low), high) for offset, (low, high) in zip(item[6:], room, strict=True))
+    return item._replace(place=place, dx=dx, dy=dy)
+
+
+def copied(group: list[Item], number: int, free: list[int], level: Level, next_id: int) -> list[Item]:
+    """The copies of a group's first item that make it ``number``: one free place after the other, from its last on."""
+    copies: list[Item] = []
+    for k in range(number - len(group)):
+        last, left = (copies or group)[-1].place, [place for place in free if place not in {c.place for c in copies}]
+        place = min((p for p in left if p > last), default=min(left))
+        copies.append(moved(group[0], place, level)._replace(id=next_id + k))
+    return copies
 
 
 def plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith("s") else f"{noun}s"
-
-
-def _ranges(level: Level, place: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    return level.offsets(place, 0), level.offsets(place, 1)
 
 
 EDITS: dict[str, Callable[[Context], Edit | None]] = {

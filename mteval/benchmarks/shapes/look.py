@@ -23,7 +23,7 @@ TOLERANCE = 0.20
 # resolution: sharpness and shifts of a fraction of a pixel do not count, and no detail that tells candidates apart is
 # that fine.
 _TAPS = np.array([1, 4, 6, 4, 1], np.float32) / 16
-_STEP = 2
+STEP = 2
 _RIM = 4  # pixels around an item's box that tell what it stands on
 
 
@@ -42,7 +42,7 @@ class Picture:
         self.level = level
         pixels = np.asarray(image, np.float32)
         self.fits = pixels.shape == (level.size, level.size, 3)
-        self._soft = _soften(pixels)
+        self._soft = soften(pixels)
         self._renderer: Renderer = renderer(level)
 
     def backgrounds(self, scene: Scene, also: Scene) -> list[str | None]:
@@ -52,8 +52,8 @@ class Picture:
         """
         names, grounds = _grounds(self.level)
         hidden = footprint(self.level, list({*scene.items, *also.items})).astype(np.float32)
-        seen = _soften(np.repeat(hidden[..., None], 3, 2))[::_STEP, ::_STEP, 0] < 0.02
-        error = np.square(grounds - self._soft[::_STEP, ::_STEP]).mean(-1) * seen  # [names, h, w]
+        seen = soften(np.repeat(hidden[..., None], 3, 2))[::STEP, ::STEP, 0] < 0.02
+        error = np.square(grounds - self._soft[::STEP, ::STEP]).mean(-1) * seen  # [names, h, w]
         grid, side = self.level.grid, error.shape[1] // self.level.grid
         total = error.reshape(len(names), grid, side, grid, side).sum((2, 4)).reshape(len(names), -1)
         count = seen.reshape(grid, side, grid, side).sum((1, 3)).reshape(-1)
@@ -81,7 +81,7 @@ class Picture:
     def _search(self, where: Item, scene: Scene) -> _Found:
         """From ``where``, change one attribute of the best so far at a time, until none is nearer."""
         rows, columns = self._renderer.box(where)
-        box = slice(rows.start, rows.stop, _STEP), slice(columns.start, columns.stop, _STEP)
+        box = slice(rows.start, rows.stop, STEP), slice(columns.start, columns.stop, STEP)
         crop, weight = self._soft[box], self._weight(where, scene)
         ground = self._ground(where)
         looked_at = float(np.prod(crop.shape[:2]) if weight is None else weight.sum())
@@ -89,7 +89,7 @@ class Picture:
         bare = float(_squared(ground[None] - crop, weight)[0])
         best = looks(where)
         while True:
-            candidates, paint, show = _variations(best, self.level)
+            candidates, paint, show = variations(best, self.level)
             picture = show * ground
             picture += paint
             picture -= crop
@@ -110,9 +110,9 @@ class Picture:
                 near.append(other)
         if not near:
             return None
-        mask = _soften(np.repeat(footprint(self.level, near)[..., None], 3, 2).astype(np.float32))
+        mask = soften(np.repeat(footprint(self.level, near)[..., None], 3, 2).astype(np.float32))
         box = self._renderer.box(where)
-        return (mask[box][::_STEP, ::_STEP, :1] < 0.02).astype(np.float32)
+        return (mask[box][::STEP, ::STEP, :1] < 0.02).astype(np.float32)
 
     def _ground(self, where: Item) -> Array:
         """[s, s, 3]: the background seen around the box of ``where``, so that a wrong one does not matter here."""
@@ -120,9 +120,9 @@ class Picture:
         around, rim, known = _rims(self.level, left, top)
         # Neighbours may reach into the rim: a bounded error keeps them from deciding.
         errors = np.minimum(np.abs(known - self._soft[around][rim]), 40.0).sum((1, 2))
-        _, grounds = _soft_backgrounds(self.level)
+        _, grounds = soft_backgrounds(self.level)
         rows, columns = self._renderer.box(where)
-        box = slice(rows.start, rows.stop, _STEP), slice(columns.start, columns.stop, _STEP)
+        box = slice(rows.start, rows.stop, STEP), slice(columns.start, columns.stop, STEP)
         found: Array = grounds[int(errors.argmin())][box]
         return found
 
@@ -136,7 +136,7 @@ def _squared(difference: Array, weight: Array | None) -> Array:
     return sums
 
 
-def _soften(pixels: Array) -> Array:
+def soften(pixels: Array) -> Array:
     """[h, w, c] blurred, edges repeated."""
     for axis in (0, 1):
         first, last = (pixels.take([end, end], axis) for end in (0, -1))
@@ -149,16 +149,16 @@ def _soften(pixels: Array) -> Array:
 
 
 @cache
-def _soft_backgrounds(level: Level) -> tuple[tuple[str, ...], Array]:
+def soft_backgrounds(level: Level) -> tuple[tuple[str, ...], Array]:
     """Names, and [names, size, size, 3]."""
     backgrounds = renderer(level).backgrounds
-    return tuple(backgrounds), np.stack([_soften(b) for b in backgrounds.values()])
+    return tuple(backgrounds), np.stack([soften(b) for b in backgrounds.values()])
 
 
 @cache
 def _grounds(level: Level) -> tuple[tuple[str, ...], Array]:
-    names, grounds = _soft_backgrounds(level)
-    return names, np.ascontiguousarray(grounds[:, ::_STEP, ::_STEP])
+    names, grounds = soft_backgrounds(level)
+    return names, np.ascontiguousarray(grounds[:, ::STEP, ::STEP])
 
 
 @lru_cache(maxsize=4096)
@@ -166,37 +166,37 @@ def _rims(level: Level, left: int, top: int) -> tuple[tuple[slice, slice], NDArr
     """Around an item at (left, top): where to look, what of it is rim, what each background has there [names, n, 3]."""
     bottom, right = top + level.item, left + level.item
     rows, columns = (
-        slice(max(start - _RIM, 0), min(stop + _RIM, level.size), _STEP)
+        slice(max(start - _RIM, 0), min(stop + _RIM, level.size), STEP)
         for start, stop in ((top, bottom), (left, right))
     )
     around = rows, columns
     y, x = np.ogrid[around]
     rim = (y < top) | (y >= bottom) | (x < left) | (x >= right)
-    _, grounds = _soft_backgrounds(level)
+    _, grounds = soft_backgrounds(level)
     return around, rim, grounds[:, *around][:, rim]
 
 
 @lru_cache(maxsize=4096)
-def _variations(start: Looks, level: Level) -> tuple[list[Looks], Array, Array]:
+def variations(start: Looks, level: Level) -> tuple[list[Looks], Array, Array]:
     """``start`` and all that differs from it in one attribute; blurred paint and show, both [n, s, s, 3]."""
     found = {start: None}
     found.update((start._replace(shape=s), None) for s in level.shapes)
     found.update((start._replace(color=c), None) for c in level.colors)
     found.update((start._replace(material=m), None) for m in level.materials)
     found.update((start._replace(text=t), None) for t in ("", *level.letters))
-    patches = [_soft_patch(candidate, level) for candidate in found]
+    patches = [soft_patch(candidate, level) for candidate in found]
     # The show of a patch is the same in all three colours; written out, whole rows are multiplied at once.
     return list(found), np.stack([p.paint for p in patches]), np.repeat(np.stack([p.show for p in patches]), 3, -1)
 
 
 @lru_cache(maxsize=4096)
-def _soft_patch(looks: Looks, level: Level) -> Patch:
+def soft_patch(looks: Looks, level: Level) -> Patch:
     """A patch as it looks after the blur. Blurring paint and coverage apart is exact over a smooth ground."""
     patch = renderer(level).patch(looks)
     around = ((2, 2), (2, 2), (0, 0))
-    paint = _soften(np.pad(patch.paint, around))
-    show = _soften(np.pad(patch.show, around, constant_values=1))
-    return Patch(*(np.ascontiguousarray(a[2:-2:_STEP, 2:-2:_STEP]) for a in (paint, show)))
+    paint = soften(np.pad(patch.paint, around))
+    show = soften(np.pad(patch.show, around, constant_values=1))
+    return Patch(*(np.ascontiguousarray(a[2:-2:STEP, 2:-2:STEP]) for a in (paint, show)))
 
 
 def footprint(level: Level, items: list[Item]) -> NDArray[np.bool_]:

@@ -67,13 +67,17 @@ class Renderer:
         left, top = self.level.corner(item)
         return slice(top, top + self.level.item), slice(left, left + self.level.item)
 
-    def pixels(self, scene: Scene) -> NDArray[np.uint8]:
-        """[size, size, 3], RGB."""
+    def canvas(self, scene: Scene) -> Array:
+        """[size, size, 3], RGB in 0..255, not yet rounded."""
         canvas = self.backgrounds[scene.background].copy()
         for item in scene.items:
             patch, box = self.patch(looks(item)), self.box(item)
             canvas[box] = canvas[box] * patch.show + patch.paint
-        return (canvas + np.float32(0.5)).astype(np.uint8)
+        return canvas
+
+    def pixels(self, scene: Scene) -> NDArray[np.uint8]:
+        """[size, size, 3], RGB."""
+        return (self.canvas(scene) + np.float32(0.5)).astype(np.uint8)
 
     def image(self, scene: Scene) -> Image.Image:
         return Image.fromarray(self.pixels(scene))

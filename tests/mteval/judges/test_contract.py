@@ -57,6 +57,13 @@ def test_what_a_contract_writes_it_reads(scale: object) -> None:
             assert (reading.state, reading.value) == ("ok", value)
 
 
+@given(st.floats(0, 1))
+def test_one_token_may_say_what_lies_between_two_words(share: float) -> None:
+    for scale in SINGLE:
+        value = scale.low + share * (scale.high - scale.low)
+        assert OneToken(scale).read(OneToken(scale).write(value)).value == pytest.approx(value, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -78,7 +78,7 @@ def test_what_is_outside_the_range_never_leaves(value: float) -> None:
         (plain_request(), {"method": "PUT"}, 501, "Unsupported method ('PUT')"),
         (plain_request(), {"Content_Type": "text/plain"}, 415, "send 'Content-Type: application/json'"),
         ({**plain_request(), "scorer": "redness", "views": plain_request()["views"] * 3}, {}, 413, "3 views, but"),
-        (b" " * 10**7, {}, 413, "a body of 10000000 bytes, but a request may hold 5000000: send fewer views"),
+        (b" " * 10**7, {}, 413, "a body of 10000000 bytes, but a request may hold 5000000: send less at once"),
         (b" " * 10**7, {"Content_Type": "text/plain"}, 415, "application/json"),
         (plain_request(), {"Content_Length": "many"}, 411, "Content-Length"),
     ],
