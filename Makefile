@@ -61,7 +61,7 @@ $(VISION)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing mteval with torchvision into $(VISION); the first time this takes many minutes ..."
 	$(BIN)/python -m venv $(VISION)
 	sed -e 's/^torch==.*/torch==2.14.1/' -e 's/^torchvision==.*/torchvision==0.29.1/' constraints.txt > $(VISION)/constraints.txt
-	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VISION)/constraints.txt -e ".[train,dev,vision]"
+	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check -c $(VISION)/constraints.txt -e ".[train,dev,vision]" torchao
 	@touch $@
 
 # pip is the last thing that venv makes, so a half-made environment is made again.

@@ -18,7 +18,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from mteval.editors.base import EditError, Editor, EditRequest
+from mteval.editors.base import EditError, Editor, EditRequest, EditResult
+from mteval.errors import UsageError
 
 
 class EditorContract:
@@ -41,6 +42,11 @@ class EditorContract:
         image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
         return EditRequest(f"session-{seed}", 1, image, self.instruction, seed=seed)
 
+    def hard(self) -> Sequence[EditRequest]:
+        """Requests that an editor need not be able to answer; override it for one that has ways of its own to fail."""
+        usual = self.request(1)
+        return [replace(usual, image=usual.image.resize((1, 1))), replace(usual, instruction="")]
+
     def test_it_says_what_a_run_has_to_know(self, editor: Editor) -> None:
         info = editor.info
         assert isinstance(editor, Editor)
@@ -51,19 +57,27 @@ class EditorContract:
 
     def test_every_request_has_its_answer(self, editor: Editor) -> None:
         assert editor.edit([]) == []
-        for results in (editor.edit([self.request(1)]), editor.edit([self.request(seed) for seed in (1, 2, 3)])):
-            for result in results:
-                assert (result.image is None) != (result.error is None), "an image or an error, never both"
-                assert result.error is None or isinstance(result.error, EditError)
-                assert result.latency >= 0 and result.cost >= 0
-        assert len(results) == 3
+        requests = [self.request(seed) for seed in (1, 2, 3)]
+        for asked in (requests[:1], requests):
+            for request, result in zip(asked, editor.edit(asked), strict=True):
+                self._check(editor, request, result)
+                assert result.error is None, result.error
 
-    def test_images_are_rgb_and_of_the_size_that_was_told(self, editor: Editor) -> None:
+    def test_what_it_cannot_do_is_a_typed_error(self, editor: Editor) -> None:
+        """In the item's own result; or raised, where it is the whole batch's or a person has to mend it."""
+        for request in self.hard():
+            try:
+                (result,) = editor.edit([request])
+            except (EditError, UsageError) as error:
+                assert str(error), "an error says what went wrong"
+            else:
+                self._check(editor, request, result)
+
+    def test_images_are_of_the_size_that_was_told(self, editor: Editor) -> None:
         requests = [self.request(1, size) for size in self.sizes]
         for request, result in zip(requests, editor.edit(requests), strict=True):
             assert result.image is not None, result.error
-            assert result.image.mode == "RGB"
-            assert result.image.size == editor.output_size(request.image.size)
+            self._check(editor, request, result)
 
     def test_the_size_does_not_drift(self, editor: Editor) -> None:
         for size in self.sizes:
@@ -71,8 +85,12 @@ class EditorContract:
             assert editor.output_size(once) == once, "the size would change again at every turn"
 
     def test_the_seed_decides(self, editor: Editor) -> None:
+        largest = replace(self.request(1), seed=2**63 - 1)
+        before = self._made(editor, [self.request(1)]), self._made(editor, [largest])
+        self._made(editor, [self.request(2)])
         if editor.info.seedable:
-            assert self._difference(self._made(editor, [self.request(1)]), self._made(editor, [self.request(1)])) == 0
+            again = self._made(editor, [self.request(1)]), self._made(editor, [largest])
+            assert max(map(self._difference, before, again)) == 0
 
     def test_a_batch_is_its_items_one_by_one(self, editor: Editor) -> None:
         if not editor.info.seedable:
@@ -82,24 +100,50 @@ class EditorContract:
         assert self._difference(self._made(editor, requests), alone) <= self.tolerance
         assert self._difference(self._made(editor, requests[::-1]), alone[::-1]) <= self.tolerance
 
-    def test_history_and_context_are_taken(self, editor: Editor) -> None:
-        first = self.request(1)
-        later = replace(first, turn=2, history=((first.instruction, self.request(2).image),))
-        if editor.info.max_images > 1:
-            later = replace(later, context=(self.request(3).image,))
+    def test_a_later_turn_is_answered(self, editor: Editor) -> None:
+        later = self._later(editor)
         (result,) = editor.edit([later])
-        assert result.error is None or isinstance(result.error, EditError)
+        self._check(editor, later, result)
+        assert result.error is None, result.error
+        assert result.dialogue or not editor.info.stateful, "the next turn needs to know what it goes on from"
 
     def test_inputs_are_left_alone(self, editor: Editor) -> None:
-        earlier = self.request(2)
-        request = replace(self.request(1), turn=2, history=((earlier.instruction, earlier.image),))
-        before = request.image.tobytes(), earlier.image.tobytes()
-        editor.edit([request])
-        assert (request.image.tobytes(), earlier.image.tobytes()) == before
+        later = self._later(editor)
+        requests = [later]
+        images = [later.image, *later.context, *(image for _, image in later.history)]
+        before = [image.tobytes() for image in images]
+        editor.edit(requests)
+        assert [image.tobytes() for image in images] == before
+        assert len(requests) == 1 and requests[0] is later
 
     def test_it_says_which_instructions_it_can_read(self, editor: Editor) -> None:
         assert editor.accepts(self.instruction) is True
-        assert editor.accepts(self.instruction * 10_000) in (True, False)
+        assert isinstance(editor.accepts(self.instruction * 10_000), bool)
+
+    def _later(self, editor: Editor) -> EditRequest:
+        """A second turn, with as much context as the editor takes, up to two images."""
+        first = self.request(1)
+        (result,) = editor.edit([first])
+        assert result.image is not None, result.error
+        return replace(
+            first,
+            turn=2,
+            image=result.image,
+            history=((first.instruction, result.image),),
+            context=tuple(self.request(seed).image for seed in (2, 3))[: editor.info.max_images - 1],
+            dialogue=result.dialogue,
+        )
+
+    def _check(self, editor: Editor, request: EditRequest, result: EditResult) -> None:
+        """What holds of every result, good or bad."""
+        assert (result.image is None) != (result.error is None), "an image or an error, never both"
+        assert result.latency >= 0 and result.cost >= 0
+        if result.image is None:
+            assert isinstance(result.error, EditError), "one of the types that a run knows what to do with"
+            assert str(result.error), "an error says what went wrong"
+            return
+        assert result.image.mode == "RGB"
+        assert editor.info.any_size or result.image.size == editor.output_size(request.image.size)
 
     def _made(self, editor: Editor, requests: list[EditRequest]) -> list[Image.Image]:
         results = editor.edit(requests)

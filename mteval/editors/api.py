@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mteval.editors.base import About, BadOutput, EditError, EditorInfo, EditRequest, EditResult, Transient
 from mteval.errors import UsageError
-from mteval.services import check_key, without_key
+from mteval.services import check_key, masked, without_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -131,7 +131,7 @@ class ApiEditor(ABC):
             without_key(error, self.key) if error else None,
             latency=time.perf_counter() - began,
             cost=reply.cost,
-            dialogue=reply.dialogue,
+            dialogue=reply.dialogue and masked(reply.dialogue, self.key),
         )
 
     def _taken(self, content: bytes, asked: Size, wanted: Size) -> Image:
@@ -169,14 +169,15 @@ def png(image: Image) -> bytes:
     return buffer.getvalue()
 
 
-def read_sizes(text: str) -> tuple[Size, ...]:
-    """``1024x1024,1536x1024`` as pairs.
+def read_sizes(text: str | Sequence[str]) -> tuple[Size, ...]:
+    """``1024x1024,1536x1024``, or a list of such sizes, as pairs.
 
     Raises:
         UsageError: it is not written like that.
     """
+    text = text if isinstance(text, str) else ",".join(text)
     found = [re.fullmatch(r"\s*(\d+)x(\d+)\s*", part) for part in text.split(",")]
     sizes = tuple((int(match[1]), int(match[2])) for match in found if match)
     if len(sizes) != len(found) or not all(side > 0 for size in sizes for side in size):
-        raise UsageError(f"sizes must be like 1024x1024,1536x1024, not '{text}'")
+        raise UsageError(f"sizes must be like [1024x1024,1536x1024], not '{text}'")
     return sizes

@@ -7,9 +7,9 @@ still raises fails that turn. Retries live in rollout.py alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from mteval.errors import BadOutput, Blocked, CallError, Fatal, RateLimited, Transient
 from mteval.services import check_extra
@@ -32,9 +32,12 @@ __all__ = [
     "Editor",
     "EditorInfo",
     "Fatal",
+    "Kind",
     "RateLimited",
     "Transient",
 ]
+
+Kind = Literal["open weights", "service", "control", "third party"]
 
 EditError = CallError
 """Why an edit gave no image; see :mod:`mteval.errors` for the tree."""
@@ -45,7 +48,7 @@ class About:
     """What a person has to know of an editor to choose it; known of the class, before anything is loaded.
 
     Attributes:
-        what: in a few words. kind: where the image is made.
+        what: in a few words. kind: where the image is made; ``third party``, where its package does not say.
         licence: of the weights. settings: the published ones that it samples with.
         images: how many it can be shown in one turn, the one to edit among them.
         stateful: the dialogue is kept on its own side.
@@ -53,7 +56,7 @@ class About:
     """
 
     what: str
-    kind: Literal["open weights", "service", "control"]
+    kind: Kind
     licence: str = ""
     settings: str = ""
     images: int = 1
@@ -82,7 +85,11 @@ class EditorInfo:
         max_images: how many images it can be shown in one request, the one to edit among them.
         concurrency: how many calls may run side by side; above 1 only for editors that are somewhere else.
         any_size: its images come as they are, so their size is not checked against ``output_size``.
+        service: it is asked over a network, where a call may cost money: a dry run makes none.
         cost_per_image: in US dollars, as far as it is known before; 0 for local editors.
+        tells_cost: each answer says what it cost, so that ``--max-cost`` can be kept without ``cost_per_image``.
+        settings: what it samples with once arguments and published defaults are resolved, JSON-able by name; a run is
+            not gone on with by an editor of other settings.
     """
 
     id: str
@@ -93,7 +100,15 @@ class EditorInfo:
     max_images: int = 1
     concurrency: int = 1
     any_size: bool = False
+    service: bool = False
     cost_per_image: float = 0.0
+    tells_cost: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def may_cost(self) -> bool:
+        """Whether a call may cost money."""
+        return self.service or self.tells_cost or self.cost_per_image > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +139,7 @@ class EditRequest:
 class EditResult:
     """The image or one typed error, with latency in seconds and cost in US dollars.
 
+    The image is stored while the editor goes on, so it must not be changed any more.
     A stateful editor also tells what the next turn of this ``dialogue`` goes on from.
     """
 

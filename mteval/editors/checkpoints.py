@@ -19,6 +19,7 @@ __all__ = [
     "fingerprint",
     "locate",
     "packaged",
+    "parts",
     "pipeline_class",
     "sampling_defaults",
     "without_second_copy",
@@ -73,6 +74,12 @@ def locate(pretrained: str, revision: str | None, pipeline: str, how_to_get: str
 def pipeline_class(folder: Path) -> str:
     """Of the checkpoint in ``folder``."""
     return str(json.loads((folder / "model_index.json").read_text()).get("_class_name"))
+
+
+def parts(folder: Path) -> dict[str, str]:
+    """Of the checkpoint in ``folder``: part -> the library that its class is of."""
+    index = json.loads((folder / "model_index.json").read_text())
+    return {name: str(value[0]) for name, value in index.items() if isinstance(value, list) and value[0]}
 
 
 def sampling_defaults(folder: Path, otherwise: SamplingDefaults) -> SamplingDefaults:

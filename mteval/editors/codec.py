@@ -9,7 +9,8 @@ from typing import Any
 
 from mteval.editors import checkpoints
 from mteval.editors.base import About, EditorInfo, EditRequest, EditResult
-from mteval.editors.loading import Loading, pick_dtype
+from mteval.editors.flow_pipeline import whole_tokens
+from mteval.editors.loading import Loading, loads, pick_dtype
 from mteval.editors.quiet import quiet
 
 
@@ -41,11 +42,12 @@ class Codec:
         from diffusers.image_processor import VaeImageProcessor
 
         device = self._loading.pick_device()
-        vae = AutoencoderKL.from_pretrained(
-            self._folder,
-            dtype=pick_dtype(self._loading.dtype, device),
-            low_cpu_mem_usage=checkpoints.without_second_copy(),
-        ).to(device)
+        with loads(f"the autoencoder from {self._folder}"):
+            vae = AutoencoderKL.from_pretrained(
+                self._folder,
+                dtype=pick_dtype(self._loading.dtype, device),
+                low_cpu_mem_usage=checkpoints.without_second_copy(),
+            ).to(device)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         return vae.to(memory_format=torch.channels_last).eval(), VaeImageProcessor(vae_scale_factor=2 * scale)
 
@@ -56,7 +58,11 @@ class Codec:
         return True
 
     def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
-        """Images of one size go through together; sides are made multiples of the token size, then resized back."""
+        """Images of one size go through together; sides are made multiples of the token size, then resized back.
+
+        Raises:
+            UsageError: an image is smaller than a token.
+        """
         import torch
         from PIL import Image
 
@@ -65,8 +71,10 @@ class Codec:
         for size in dict.fromkeys(request.image.size for request in requests):
             members = [k for k, request in enumerate(requests) if request.image.size == size]
             started = time.perf_counter()
+            width, height = whole_tokens(size, processor.config.vae_scale_factor)
             with torch.inference_mode():
-                pixels = processor.preprocess([requests[k].image for k in members]).to(vae.device, vae.dtype)
+                shown = processor.preprocess([requests[k].image for k in members], height, width)
+                pixels = shown.to(vae.device, vae.dtype)
                 decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
             images = processor.postprocess(decoded, output_type="pil")
             latency = (time.perf_counter() - started) / len(members)

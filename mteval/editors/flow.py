@@ -31,6 +31,8 @@ Text = Mapping[str, "torch.Tensor"]
 """What a family's text encoders made of one instruction, by the names that the family gives it."""
 
 _KEPT = 2**30
+CODEC_BATCH = 16
+"""Images that go through the codec together: what more of them need is allocated anew each time, which takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,7 @@ class FlowEditor(ABC):
         size = self.working_size(images[0][-1].size)
         resized = [[_resized(image, size) for image in shown] for shown in images]
         texts = self.texts(instructions, images)
-        latents = self.condition([image for shown in resized for image in shown])
+        latents = self._latents([image for shown in resized for image in shown])
         return Condition(
             text={name: torch.stack([text[name] for text in texts]) for name in texts[0]},
             image=latents.reshape(len(images), -1, latents.shape[2]),
@@ -232,11 +234,16 @@ class FlowEditor(ABC):
     def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
         """Latents [n, tokens, channels] of images of one size, resized to the working size."""
         work = self.working_size(images[0].size)
-        return self.condition([_resized(image, work) for image in images])
+        return self._latents([_resized(image, work) for image in images])
+
+    def _latents(self, images: Sequence[Image]) -> torch.Tensor:
+        import torch
+
+        return torch.cat([self.condition(part) for part in _parts(images)])
 
     def images(self, latents: torch.Tensor, work: tuple[int, int], size: tuple[int, int]) -> list[Image]:
         """What ``latents`` [n, tokens, channels] of the working size show, as images of ``size``, RGB of 8 bit."""
-        return [_resized(image, size) for image in self.decode(latents, work)]
+        return [_resized(image, size) for part in _parts(latents) for image in self.decode(part, work)]
 
     def texts(self, instructions: Sequence[str], images: Sequence[Sequence[Image]] = ()) -> list[Text]:
         """Embeddings of ``instructions``, each distinct one computed once; with ``images``, those that see them.
@@ -290,6 +297,11 @@ class FlowEditor(ABC):
             if device.type != "cpu":
                 for encoder in self.text_encoders:
                     encoder.to("cpu")
+
+
+def _parts(items: Any) -> Iterator[Any]:
+    """A sequence, or a tensor along its first axis, in parts for the codec."""
+    return (items[first : first + CODEC_BATCH] for first in range(0, len(items), CODEC_BATCH))
 
 
 def _bytes(text: Text) -> int:

@@ -90,7 +90,11 @@ class FlowPipeline(FlowEditor):
         self._network: nn.Module | None = None
         weights = [self._folder] if lora is None else [self._folder, Path(lora)]
         revision = checkpoints.fingerprint(*weights)
-        self.info = EditorInfo(self.id, revision, batch_size=sampling.batch_size, max_images=self.about.images)
+        settings: dict[str, Any] = {"steps": self.steps, "guidance": self.guidance, "resolution": resolution}
+        settings |= {"size": self._size, "text_lengths": self._text_lengths}
+        self.info = EditorInfo(
+            self.id, revision, batch_size=sampling.batch_size, max_images=self.about.images, settings=settings
+        )
 
     @classmethod
     @abstractmethod
@@ -174,7 +178,7 @@ class FlowPipeline(FlowEditor):
     @cached_property
     def pipe(self) -> Any:
         """The diffusers pipeline on its device."""
-        return self._loading.load(self.pipeline, self._folder)
+        return self._loading.load(self.pipeline, self._folder, self.encoders)
 
     @property
     def network(self) -> nn.Module:
@@ -195,8 +199,10 @@ class FlowPipeline(FlowEditor):
         return int(self.pipe.vae_scale_factor) * 2
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        width, height = self._size or self.model_size(size)
-        return width // self._stride * self._stride, height // self._stride * self._stride
+        """Raises:
+        UsageError: it would be less than a token.
+        """
+        return whole_tokens(self._size or self.model_size(size), self._stride)
 
     @abstractmethod
     def model_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -269,6 +275,21 @@ def asked_size(resolution: str) -> tuple[int, int] | None:
     if any(side < _TOKEN or side % _TOKEN for side in size):
         raise UsageError(f"resolution {resolution}: width and height must be multiples of {_TOKEN} pixels")
     return size
+
+
+def whole_tokens(size: tuple[int, int], token: int, least: int = 0) -> tuple[int, int]:
+    """The largest (width, height) within ``size`` in multiples of ``token`` pixels.
+
+    Raises:
+        UsageError: there is none, or a side is below ``least``.
+    """
+    least = max(least, token)
+    if min(size) < least:
+        raise UsageError(
+            f"an image of {size[0]}x{size[1]} pixels is too small, each side has to have {least}: give a larger one, "
+            "or edit it larger where the editor has resolution=keep:WxH"
+        )
+    return size[0] // token * token, size[1] // token * token
 
 
 def _others(folder: Path) -> int:

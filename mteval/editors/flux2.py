@@ -40,11 +40,7 @@ class _Flux2(FlowPipeline):
 
     def model_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Its own; above a megapixel, shrunk to one."""
-        width, height = size
-        if width * height <= _LARGEST:
-            return size
-        scale = (_LARGEST / (width * height)) ** 0.5
-        return int(width * scale), int(height * scale)
+        return within_a_megapixel(size)
 
     def encode(self, instructions: Sequence[str], length: int, images: Sequence[Sequence[Image]]) -> list[Text]:
         tokens, _ = self.pipe.encode_prompt(list(instructions), device=self.device, max_sequence_length=length)
@@ -199,10 +195,7 @@ class Flux2Klein(_Flux2):
         return SamplingDefaults(steps=4 if distilled else 50, guidance=1.0 if distilled else 4.0)
 
     def count_tokens(self, instruction: str) -> int:
-        talk = [{"role": "user", "content": instruction}]
-        tokenizer = self.pipe.tokenizer
-        text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-        return len(tokenizer(text)["input_ids"])
+        return count_klein_tokens(self.pipe.tokenizer, instruction)
 
     def encode(self, instructions: Sequence[str], length: int, images: Sequence[Sequence[Image]]) -> list[Text]:
         if self.evaluations == 1:
@@ -216,6 +209,22 @@ class Flux2Klein(_Flux2):
             return v
         without = self.forward(latents, sigma, condition, condition.text["negative"], None)
         return without + self.guidance * (v - without)
+
+
+def within_a_megapixel(size: tuple[int, int]) -> tuple[int, int]:
+    """What the image processor of FLUX.2 makes of an image of ``size`` before it crops it to whole tokens."""
+    width, height = size
+    if width * height <= _LARGEST:
+        return size
+    scale = (_LARGEST / (width * height)) ** 0.5
+    return int(width * scale), int(height * scale)
+
+
+def count_klein_tokens(tokenizer: Any, instruction: str) -> int:
+    """Of the instruction as [klein] is asked it: a message of a user."""
+    talk = [{"role": "user", "content": instruction}]
+    text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    return len(tokenizer(text)["input_ids"])
 
 
 def _distilled(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from mteval.editors.base import (
     Transient,
 )
 from mteval.errors import UsageError
+from mteval.services import retry_after, unavailable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,7 +71,10 @@ class GeminiImages(ApiEditor):
             seedable=False,
             max_images=max_images,
             concurrency=concurrency,
+            service=True,
             cost_per_image=cost_per_image,
+            tells_cost=price is not None,
+            settings={"base_url": base_url, "image_size": image_size, "long_side": _LONG_SIDE},
         )
         sizes = [(_LONG_SIDE * w // max(w, h), _LONG_SIDE * h // max(w, h)) for w, h in _RATIOS]
         super().__init__(info, sizes, "keep", key_variable, timeout)
@@ -101,19 +106,22 @@ class GeminiImages(ApiEditor):
             answer = self.client.models.generate_content(
                 model=self.model, contents=[*parts, request.instruction], config=config
             )
+        # All `from None`, so that no traceback shows the key in the library's own error.
         except errors.APIError as error:
-            raise _translated(error) from error
+            raise _translated(error) from None
         except (OSError, ValueError) as error:
-            raise Transient(f"{type(error).__name__}: {error}") from error
+            raise Transient(f"{type(error).__name__}: {error}") from None
         except Exception as error:  # of whatever HTTP library the client uses
             if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "requests", "aiohttp"):
-                raise Transient(f"{type(error).__name__}: {error}") from error
+                raise Transient(f"{type(error).__name__}: {error}") from None
             raise
         return self._reply(answer)
 
     def _reply(self, answer: Any) -> Reply:
-        cost = self._cost(answer.usage_metadata)
         candidates = answer.candidates or []
+        if not candidates and not answer.prompt_feedback:
+            raise Transient("what arrived is no answer of this protocol")
+        cost = self._cost(answer.usage_metadata)
         content = candidates[0].content if candidates else None
         found = [part.inline_data.data for part in (content and content.parts) or () if part.inline_data]
         if found:
@@ -132,12 +140,15 @@ class GeminiImages(ApiEditor):
 
 def _translated(error: Any) -> EditError:
     text = f"{error.status}: {error.message}"
+    wait = _delay(error.details)
+    if wait is None:
+        wait = retry_after(getattr(error.response, "headers", None) or {})
     if error.code == 429:
-        return RateLimited(text, _delay(error.details))
+        return RateLimited(text, wait)
     if error.code in (401, 403, 404) or "API key" in text:
         return Fatal(text)
     if error.code >= 500 or error.code == 408:
-        return Transient(text)
+        return unavailable(text, wait)
     return EditError(text)
 
 
@@ -145,6 +156,7 @@ def _delay(details: Any) -> float | None:
     """Seconds, from the RetryInfo of an error's details."""
     inner = details.get("error", {}).get("details", []) if isinstance(details, dict) else []
     for one in inner:
-        if isinstance(one, dict) and str(one.get("retryDelay", "")).endswith("s"):
-            return float(one["retryDelay"][:-1])
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(one.get("retryDelay"))) if isinstance(one, dict) else None
+        if found:
+            return float(found[1])
     return None

@@ -34,6 +34,7 @@ from mteval.editors.base import (
 from mteval.errors import UsageError
 from mteval.serve.client import TOKEN, Address, Answer, NoAnswer
 from mteval.serve.wire import sentence
+from mteval.services import retry_after, unavailable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,7 +72,7 @@ class Failure(BaseModel):
 
     type: Literal["blocked", "rate_limited", "transient", "bad_output", "fatal", "failed"] = "failed"
     message: str = ""
-    retry_after: float | None = None
+    retry_after: Annotated[float, Field(ge=0)] | None = None
 
     def as_error(self) -> EditError:
         kind = _TYPES[self.type]
@@ -105,7 +106,7 @@ class HttpEditor:
         self._address = Address(url, timeout)
         self._about = self._asked()
         about = self._about.model_dump(exclude={"max_length"})
-        self.info = EditorInfo("http", **about)
+        self.info = EditorInfo("http", service=True, **about)
 
     def _asked(self) -> Info:
         url = self._address.url
@@ -149,12 +150,11 @@ class HttpEditor:
         except NoAnswer as error:
             raise Transient(str(error)) from error
         if answer.status == 429:
-            wait = answer.headers.get("Retry-After", "")
-            raise RateLimited(_words(answer), float(wait) if wait.replace(".", "", 1).isdigit() else None)
+            raise RateLimited(_words(answer), retry_after(answer.headers))
         if answer.status in (401, 403, 404):
             raise Fatal(f"{answer.status} {_words(answer)}")
         if answer.status >= 500:
-            raise Transient(f"{answer.status} {_words(answer)}")
+            raise unavailable(f"{answer.status} {_words(answer)}", retry_after(answer.headers))
         if answer.status != 200:
             raise EditError(f"{answer.status} {_words(answer)}")
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import http.client
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from mteval.editors.api import ApiEditor, Reply, Size, png, read_sizes
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SIZES = "1024x1024,1536x1024,1024x1536"
+_NO_ANSWER = "what arrived is no answer of this protocol"  # a page of HTML, say, from something on the way
 
 
 class _OpenAI(ApiEditor):
@@ -28,7 +29,7 @@ class _OpenAI(ApiEditor):
         self,
         info: EditorInfo,
         base_url: str | None,
-        sizes: str,
+        sizes: str | Sequence[str],
         resolution: str,
         price: Sequence[float] | None,
         key_variable: str,
@@ -54,13 +55,19 @@ class _OpenAI(ApiEditor):
         """Make one call with the client, whose errors are translated by :meth:`ask`."""
 
     def cost(self, usage: Any) -> float:
-        """US dollars: of the tokens where their price is known, else of an image."""
-        if self.price is None or usage is None:
+        """US dollars: of the tokens where their price and number are known, else of an image.
+
+        Where a service does not tell which tokens were text, all that went in count as the dearer kind.
+        """
+        made = getattr(usage, "output_tokens", None)
+        if self.price is None or made is None:
             return self.info.cost_per_image
         text, image, out = self.price
-        details = usage.input_tokens_details
-        tokens = text * details.text_tokens + image * details.image_tokens + out * usage.output_tokens
-        return float(tokens / 1e6)
+        details = getattr(usage, "input_tokens_details", None)
+        words, pictures = (getattr(details, kind, None) for kind in ("text_tokens", "image_tokens"))
+        if words is None or pictures is None:
+            words, pictures, image = 0, getattr(usage, "input_tokens", None) or 0, max(text, image)
+        return float(text * words + image * pictures + out * made) / 1e6
 
 
 class OpenAIImages(_OpenAI):
@@ -90,7 +97,7 @@ class OpenAIImages(_OpenAI):
         base_url: str | None = None,
         quality: str | None = None,
         input_fidelity: str | None = None,
-        sizes: str = _SIZES,
+        sizes: str | Sequence[str] = _SIZES,
         seeded: bool = False,
         resolution: str = "keep",
         price: Sequence[float] | None = None,
@@ -101,19 +108,25 @@ class OpenAIImages(_OpenAI):
         timeout: float = 180.0,
         body: Mapping[str, Any] | None = None,
     ) -> None:
+        self.body = dict(body or {})
+        settings = _given(quality=quality, input_fidelity=input_fidelity)
         info = EditorInfo(
             "openai-images",
             model,
             seedable=seeded,
             max_images=max_images,
             concurrency=concurrency,
+            service=True,
             cost_per_image=cost_per_image,
+            tells_cost=price is not None,
+            settings=_settings(base_url, sizes, resolution, settings) | {"seeded": seeded, "body": self.body},
         )
         super().__init__(info, base_url, sizes, resolution, price, key_variable, timeout)
-        self.model, self.seeded, self.body = model, seeded, dict(body or {})
-        self.settings = {"quality": quality, "input_fidelity": input_fidelity}
+        self.model, self.seeded, self.settings = model, seeded, settings
 
     def call(self, request: EditRequest, images: Sequence[Image], size: Size) -> Reply:
+        from openai.types import ImagesResponse
+
         files = [(f"image{k}.png", png(image), "image/png") for k, image in enumerate(images)]
         made = self.client.images.edit(
             model=self.model,
@@ -121,11 +134,13 @@ class OpenAIImages(_OpenAI):
             prompt=request.instruction,
             size=f"{size[0]}x{size[1]}",
             n=1,
-            **{name: value for name, value in self.settings.items() if value is not None},
+            **self.settings,
             extra_body={**self.body, **({"seed": request.seed % 2**31} if self.seeded else {})} or None,
         )
-        cost = self.cost(getattr(made, "usage", None))
-        found = (getattr(made, "data", None) or [None])[0]
+        if not isinstance(made, ImagesResponse):
+            raise Transient(_NO_ANSWER)
+        cost = self.cost(made.usage)
+        found = made.data[0] if made.data else None
         if found is None:
             return Reply(None, BadOutput("an answer without an image"), cost)
         return Reply.read(lambda: _decoded(found.b64_json) if found.b64_json else self._fetched(found.url), cost)
@@ -136,8 +151,8 @@ class OpenAIImages(_OpenAI):
         try:
             with urlopen(url, timeout=self.timeout) as response:
                 content: bytes = response.read()
-        except (URLError, OSError) as error:
-            raise Transient(f"the image cannot be fetched ({error})") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Transient(f"the image cannot be fetched ({error})") from None  # see openai_errors
         return content
 
 
@@ -149,14 +164,12 @@ class OpenAIResponses(_OpenAI):
 
     Args:
         model: the one that is talked to. image_model, quality, input_fidelity: of the tool, sent only where given.
-        base_url, sizes, resolution, cost_per_image, max_images, concurrency, key_variable, timeout: as for
-            :class:`OpenAIImages`.
+        base_url, sizes, resolution, cost_per_image, concurrency, key_variable, timeout: as for :class:`OpenAIImages`.
     """
 
     about = About(
         "OpenAI's Responses API with its image tool: a dialogue whose history stays on the server",
         "service",
-        images=16,
         stateful=True,
         needs=("openai",),
     )
@@ -168,29 +181,30 @@ class OpenAIResponses(_OpenAI):
         base_url: str | None = None,
         quality: str | None = None,
         input_fidelity: str | None = None,
-        sizes: str = _SIZES,
+        sizes: str | Sequence[str] = _SIZES,
         resolution: str = "keep",
         cost_per_image: float = 0.0,
-        max_images: int = about.images,
         concurrency: int = 8,
         key_variable: str = "OPENAI_API_KEY",
         timeout: float = 300.0,
     ) -> None:
+        settings = _given(model=image_model, quality=quality, input_fidelity=input_fidelity)
         info = EditorInfo(
             "openai-responses",
             f"{model}+{image_model}" if image_model else model,
             seedable=False,
             stateful=True,
-            max_images=max_images,
             concurrency=concurrency,
+            service=True,
             cost_per_image=cost_per_image,
+            settings=_settings(base_url, sizes, resolution, settings),
         )
         super().__init__(info, base_url, sizes, resolution, None, key_variable, timeout)
-        self.model = model
-        settings = {"model": image_model, "quality": quality, "input_fidelity": input_fidelity}
-        self.settings = {name: value for name, value in settings.items() if value is not None}
+        self.model, self.settings = model, settings
 
     def call(self, request: EditRequest, images: Sequence[Image], size: Size) -> Reply:
+        from openai.types.responses import Response
+
         content: list[dict[str, Any]] = [{"type": "input_text", "text": request.instruction}]
         if request.dialogue is None:
             urls = (f"data:image/png;base64,{base64.b64encode(png(image)).decode()}" for image in images)
@@ -203,8 +217,10 @@ class OpenAIResponses(_OpenAI):
             tool_choice={"type": "image_generation"},
             **({"previous_response_id": request.dialogue} if request.dialogue else {}),
         )
+        if not isinstance(answer, Response):
+            raise Transient(_NO_ANSWER)
         cost = self.info.cost_per_image
-        calls = [item for item in getattr(answer, "output", None) or () if item.type == "image_generation_call"]
+        calls = [item for item in answer.output or () if item.type == "image_generation_call"]
         made = next((item.result for item in calls if item.result), None)
         if made is not None:
             return Reply.read(lambda: _decoded(made), cost, answer.id)
@@ -213,6 +229,18 @@ class OpenAIResponses(_OpenAI):
             return Reply(None, BadOutput("an answer without an image"), cost)
         kind = Blocked if error.code in MODERATION else BadOutput
         return Reply(None, kind(error.message), cost)
+
+
+def _given(**settings: str | None) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _settings(
+    base_url: str | None, sizes: str | Sequence[str], resolution: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a run records of how it is asked."""
+    made = [f"{width}x{height}" for width, height in read_sizes(sizes)]
+    return {"base_url": base_url, "sizes": made, "resolution": resolution, **given}
 
 
 def _decoded(text: str) -> bytes:

@@ -48,15 +48,15 @@ class Service:
     Attributes:
         edit: makes the image. faults: for the next requests, one each; then ``share`` of them fail at random by one of
             ``kinds``.
-        info: what GET /info answers. retry_after: seconds, with a 429. slow: seconds that a request of the fault
-            ``timeout`` takes.
+        info: what GET /info answers. retry_after: seconds or a date, with a 429 and a 503. slow: seconds that a request
+            of the fault ``timeout`` takes.
     """
 
     edit: Edit = inverted
     faults: list[str] = field(default_factory=list)
     kinds: Sequence[str] = ()
     share: float = 0.0
-    retry_after: float = 0.0
+    retry_after: float | str = 0.0
     slow: float = 1.0
     info: dict[str, Any] = field(default_factory=lambda: {"revision": "v1", "seedable": True, "max_images": 2})
     asked: list[Asked] = field(default_factory=list)
@@ -86,6 +86,13 @@ def serving(service: Service) -> Iterator[Service]:
             pass
 
         def do_GET(self) -> None:
+            if self.path == "/image.png":  # breaks off
+                self.send_response(200)
+                self.send_header("Content-Length", "1000")
+                self.end_headers()
+                self.wfile.write(b"half")
+                self.close_connection = True
+                return
             content = json.dumps(service.info).encode()
             self.send_response(200 if self.path == "/info" else 404)
             self.send_header("Content-Length", str(len(content)))
@@ -181,19 +188,28 @@ def _reply(service: Service, asked: Asked, fault: str | None) -> tuple[int, dict
         "429": (429, "rate_limit_exceeded", "RESOURCE_EXHAUSTED"),
         "quota": (429, "insufficient_quota", "RESOURCE_EXHAUSTED"),
         "500": (500, "server_error", "INTERNAL"),
+        "503": (503, "server_busy", "UNAVAILABLE"),
         "key": (401, "invalid_api_key", "UNAUTHENTICATED"),
         "blocked": (400, "moderation_blocked", ""),
         "refused": (400, "invalid_value", "INVALID_ARGUMENT"),
     }
+    error: dict[str, Any]
+    if fault == "html":
+        return 200, {"Content-Type": "text/html"}, b"<html>Back soon</html>"
+    if fault == "null":
+        return 200, headers, b"null"
+    if fault == "echo" and asked.path == "/edit":
+        error = {"type": "failed", "message": f"the token was {asked.key}"}
+        return 200, headers, json.dumps({"error": error, "dialogue": f"talk-{asked.key}"}).encode()
     if fault == "blocked" and asked.path == "/edit":
         return 200, headers, json.dumps({"error": {"type": "blocked", "message": "no"}}).encode()
     if fault in errors and not (gemini and fault == "blocked"):
         status, code, name = errors[fault]
-        if status == 429:
-            headers["Retry-After"] = f"{service.retry_after:g}"
-        error: dict[str, Any] = {"message": f"{fault}: the key was {asked.key}", "type": "error", "code": code}
+        if status in (429, 503):
+            headers["Retry-After"] = str(service.retry_after)
+        error = {"message": f"{fault}: the key was {asked.key}", "type": "error", "code": code}
         if gemini:
-            info = [{"@type": "RetryInfo", "retryDelay": f"{service.retry_after:g}s"}] if status == 429 else []
+            info = [{"@type": "RetryInfo", "retryDelay": f"{service.retry_after}s"}] if status == 429 else []
             error = {"code": status, "message": error["message"], "status": name, "details": info}
         return status, headers, json.dumps({"error": error}).encode()
     if asked.path == "/edit" and fault == "words":
@@ -208,8 +224,8 @@ def _reply(service: Service, asked: Asked, fault: str | None) -> tuple[int, dict
             candidate = {"finishReason": "IMAGE_SAFETY"}
         elif fault == "words":
             candidate = {"content": {"role": "model", "parts": [{"text": "I cannot"}]}, "finishReason": "NO_IMAGE"}
-        usage = {"promptTokenCount": 1000, "candidatesTokenCount": 2000, "totalTokenCount": 3000}
-        return 200, headers, json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode()
+        counts = {"promptTokenCount": 1000, "candidatesTokenCount": 2000, "totalTokenCount": 3000}
+        return 200, headers, json.dumps({"candidates": [candidate], "usageMetadata": counts}).encode()
     if asked.path.endswith("/responses"):
         item = {"id": "ig_1", "type": "image_generation_call", "status": "completed", "result": made}
         if fault == "words":
@@ -228,8 +244,13 @@ def _reply(service: Service, asked: Asked, fault: str | None) -> tuple[int, dict
         more = {"parallel_tool_calls": False, "tool_choice": "auto", "tools": [], "error": None}
         return 200, headers, json.dumps({**body, **more}).encode()
     details = {"text_tokens": 100, "image_tokens": 1000}
-    usage = {"input_tokens": 1100, "input_tokens_details": details, "output_tokens": 2000, "total_tokens": 3100}  # type: ignore[dict-item]
-    data = [] if fault == "words" else [{"b64_json": made}]
+    usage: dict[str, Any] = {"input_tokens": 1100, "output_tokens": 2000, "total_tokens": 3100}
+    usage |= {"input_tokens_details": details}
+    if fault == "bare":
+        del usage["input_tokens_details"]
+    if fault == "free":
+        usage = {}
+    data = [] if fault == "words" else [{"url": f"{service.url}/image.png"} if fault == "link" else {"b64_json": made}]
     return 200, headers, json.dumps({"created": 0, "data": data, "usage": usage}).encode()
 
 

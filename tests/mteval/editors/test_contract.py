@@ -1,6 +1,6 @@
 """Every editor that ships keeps the contract of an editor; families that need the extra ``vision`` do so there.
 
-Those behind an API do so in test_api.py, other pipelines in test_diffusers.py.
+Those behind an API do so in test_api.py, other pipelines in test_diffusers.py and test_presets.py.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class _Bound(EditorContract):
     def request(self, seed: int, size: tuple[int, int] | None = None) -> EditRequest:
         session = self.sessions[seed]
         return EditRequest(session.id, 1, self.benchmark.source(session), session.turns[0].instruction, seed=seed)
+
+    def hard(self) -> list[EditRequest]:
+        """None: they answer from the benchmark, whatever they are shown."""
+        return []
 
 
 class TestOracle(_Bound):
@@ -122,6 +126,5 @@ def test_every_registered_editor_is_held_to_it() -> None:
     named = {name.removeprefix("Test") for name in globals() if name.startswith("Test")}
     there = {"OpenAIImages", "OpenAIResponses", "GeminiImages", "HttpEditor", "DiffusersEditor"}
     known = (registry.resolve("editor", name) for name in registry.names("editor"))
-    # A preset of DiffusersEditor is its settings alone.
     own = {cls.__name__ for cls in known if cls is DiffusersEditor or not issubclass(cls, DiffusersEditor)}
     assert own == named | there
