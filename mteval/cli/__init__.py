@@ -13,6 +13,7 @@ from mteval.cli import (
     bench,
     compare,
     doctor,
+    export,
     importing,
     judge,
     leaderboard,
@@ -45,6 +46,7 @@ app.command("retry")(retry.retry)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
+app.command("export")(export.export)
 app.command("power")(power.power)
 app.command("list")(listing.list_names)
 app.add_typer(bench.app)

@@ -138,7 +138,7 @@ class OneToken:
         return Reading("ok", value, answer.text, f"expected {value:.2f} on {self.scale.name}", evidence)
 
     def write(self, value: float, reasoning: str = "") -> Answer:
-        """An answer in this format that is read as ``value``: the two words around it share it. For judges of our own."""
+        """An answer in this format that is read as ``value``, shared by the two words around it: for our own judges."""
         words = sorted(self.scale.values, key=lambda word: abs(self.scale.values[word] - value))[:2]
         near, far = (self.scale.values[word] for word in words)
         share = (value - near) / (far - near) if (value - near) * (far - near) > 0 else 0.0

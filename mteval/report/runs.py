@@ -82,13 +82,16 @@ class Shown:
 
 
 def names(runs: Sequence[RunFolder]) -> list[str]:
-    """The model of each run, with its folder where two runs of one benchmark would read the same."""
-    configs = [run.config for run in runs]
-    seen = Counter((config["model"], config["benchmark"]) for config in configs)
-    return [
-        config["model"] if seen[config["model"], config["benchmark"]] == 1 else f"{config['model']} [{run.path.name}]"
-        for run, config in zip(runs, configs, strict=True)
-    ]
+    """The model of each run, with as much of its folder as it takes to tell two runs of one benchmark apart."""
+    keys = [(run.config["model"], run.config["benchmark"]) for run in runs]
+    found = [model for model, _ in keys]
+    for known in (lambda path: path.name, str):
+        seen = Counter((name, benchmark) for name, (_, benchmark) in zip(found, keys, strict=True))
+        found = [
+            name if seen[name, benchmark] == 1 else f"{model} [{known(run.path)}]"
+            for name, (model, benchmark), run in zip(found, keys, runs, strict=True)
+        ]
+    return found
 
 
 def chapters(runs: Sequence[RunFolder], measures: Sequence[Measure] = ("instruction_following",)) -> list[list[Shown]]:

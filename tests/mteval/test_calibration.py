@@ -14,9 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mteval import labels as labelling
-from mteval.calibrating import by_turn
+from mteval.calibrating import by_turn, retest
 from mteval.calibration import against_itself, against_labels, confusion, corrected
 from mteval.errors import UsageError
+from mteval.judges.asking import Asker
+from mteval.judges.shapes import ShapesPixels
+from mteval.scorers.shapes_if import ShapesInstructionFollowing
+from mteval.scorers.vlm_if import VlmFollowing
+from tests.mteval.serving import shapes_views
 
 Type = Callable[..., tuple[int, str, str]]
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
@@ -172,3 +177,28 @@ def test_labels_that_cannot_be_read_are_refused(tmp_path: Path, text: str, said:
         labelling.read(tmp_path / "labels.csv")
     with pytest.raises(UsageError, match="cannot read"):
         labelling.read(tmp_path / "none.csv")
+
+
+@pytest.mark.slow
+def test_errors_planted_in_a_judge_of_pixels_are_found_in_at_least_90_of_100_seeds() -> None:
+    """The whole way: questions, replies, readings, scores, measures; only the judge's errors are made up."""
+    exact = ShapesInstructionFollowing()
+    views = [view for view in shapes_views(sessions=60, turns=2) if view.protocol == "free-running"]
+    label = [float(score.value or 0) for score in exact.score(views)]
+    covered = {"specificity": 0, "sensitivity": 0, "noise": 0}
+    for seed in range(100):
+        for name, bias in (("specificity", 0.2), ("sensitivity", -0.2)):
+            scorer = VlmFollowing(Asker(ShapesPixels(bias=bias, seed=seed)))
+            judged = [float(score.value or 0) >= 0.7 for score in scorer.score(views)]
+            rows = against_labels(_turns(views, judged, label))
+            row = value(rows, name)
+            covered[name] += row["low"] <= 0.8 <= row["high"]
+        votes = retest(VlmFollowing(Asker(ShapesPixels(noise=0.1, seed=seed)), mode="thinking"), views, 3)
+        row = value(votes, "noise")
+        covered["noise"] += row["low"] <= 0.1 <= row["high"]
+    assert min(covered.values()) >= 90, covered
+
+
+def _turns(views: Any, judged: Any, label: Any) -> pd.DataFrame:
+    sessions = [view.session.id for view in views]
+    return table_of(judged, label, session=sessions, source_id=sessions, turn=[view.turn for view in views])

@@ -135,8 +135,10 @@ def test_consistency_is_that_of_the_exact_scorer_on_the_scale() -> None:
         (exact,) = CONSISTENCY.score([replace(view, protocol="single-shot")])
         if exact.value is not None:
             share = max(0.0, 1 - (1 - exact.value) / 0.2)
-            found = asked(judge, prompts.since_the_start(view, prompts.CONSISTENCY), NINE).value
-            assert found == min(range(10), key=lambda grade: abs(grade / 9 - share))
+            parts = prompts.since_the_start(view, prompts.CONSISTENCY)
+            assert asked(judge, parts, NINE).value == pytest.approx(9 * share, abs=1e-6)
+            found = asked(judge, parts, Reasoned(SCALES["0-10"])).value
+            assert found == min(range(11), key=lambda grade: abs(grade / 10 - share))
             seen.add(found)
     assert len(seen) >= 4
 
@@ -235,7 +237,7 @@ def test_a_graded_answer_is_shifted_by_the_bias() -> None:
     view = next(views(count=1))
     parts = prompts.since_the_start(view, prompts.CONSISTENCY)
     graded = [asked(ShapesPixels(bias=bias), parts, NINE).value for bias in (0.0, -1 / 3, -2 / 3, 0.5)]
-    assert graded == [9, 6, 3, 9]
+    assert graded == pytest.approx([9, 6, 3, 9])
 
 
 @pytest.mark.parametrize(

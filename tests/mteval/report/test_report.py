@@ -13,6 +13,7 @@ from mteval import metrics
 from mteval.errors import UsageError
 from mteval.report import csv, films, html
 from mteval.report.numbers import PERCENT
+from mteval.report.runs import names
 from mteval.store import RunFolder
 from tests.mteval.report.make import FREE, make_run
 
@@ -153,3 +154,9 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     (run.path / "metrics.json").unlink()
     with pytest.raises(UsageError):
         html.render([RunFolder(run.path)])
+
+
+def test_runs_that_would_read_the_same_are_told_apart(tmp_path: Path) -> None:
+    places = [tmp_path / place for place in ("a/one", "a/two", "b/two", "c/other")]
+    runs = [make_run(place, "twin") for place in places[:3]] + [make_run(places[3], "single")]
+    assert names(runs) == ["twin [one]", f"twin [{places[1]}]", f"twin [{places[2]}]", "single"]
