@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit slow test-vision fix clean
+.PHONY: help demo test browser lint types unit slow test-vision fix clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -17,7 +17,18 @@ help: ## this list
 demo: $(VENV)/.base ## evaluate the embedded editor on the embedded benchmark: a table here, and the path of report.html
 	$(BIN)/mteval run
 
-test: lint types unit ## lint, format check, strict types, tests
+test: browser lint types unit ## lint, format check, strict types, tests
+
+# What tests/browser drives: installed where that needs no question, and otherwise those tests are skipped.
+browser:
+	@for program in chromium chromium-browser google-chrome; do command -v $$program >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for tests/browser ..."; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null \
+			|| echo "Chromium could not be installed: tests/browser is skipped"; \
+	else \
+		echo "No Chromium here, so tests/browser is skipped. On Debian and Ubuntu: sudo apt install chromium"; \
+	fi
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -17,14 +17,22 @@ if TYPE_CHECKING:
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the joint report of several runs. [default: their parent]")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the joint report of several runs. [default: their parent]"),
     ] = None,
+    site: Annotated[
+        bool,
+        typer.Option(
+            "--site", help="A folder with every session to look through, in place of one page. [default: site]"
+        ),
+    ] = False,
 ) -> int:
     """Write metrics, leaderboard and report again from the records; for several runs a joint report too.
 
     \b
     Example:
       mteval report runs/tiny-kontext-shapes-0a1b2c3d runs/identity-shapes-4e5f6a7b --output comparison
+      mteval report runs/tiny-kontext-shapes-0a1b2c3d --site -o comparison   # open comparison/index.html
     """
     from mteval.evaluation import summarise
     from mteval.store import RunFolder, RunWriter
@@ -35,7 +43,9 @@ def report(
         with RunWriter(folder.path) as writer:
             done.append(summarise(writer))
         typer.echo(f"report       {folder.path / REPORT}\nleaderboard  {folder.path / LEADERBOARD}")
-    if len(done) > 1 or output:
+    if site:
+        whole_site(done, output or folders[0].path.absolute().parent / "site")
+    elif len(done) > 1 or output:
         joint(done, output or folders[0].path.absolute().parent)
     return 0
 
@@ -49,3 +59,14 @@ def joint(runs: Sequence[Run], folder: Path) -> None:
     save_table(csv.leaderboard(folders), folder / LEADERBOARD)
     html.write(folders, folder / REPORT)
     typer.echo(f"joint report       {folder / REPORT}\njoint leaderboard  {folder / LEADERBOARD}")
+
+
+def whole_site(runs: Sequence[Run], folder: Path) -> None:
+    """Write the site of one or several runs into ``folder``, with its leaderboard.csv."""
+    from mteval.report import csv
+    from mteval.report import site as pages
+
+    folders = [run.folder for run in runs]
+    pages.write(folders, folder)
+    save_table(csv.leaderboard(folders), folder / LEADERBOARD)
+    typer.echo(f"site               {folder / pages.PAGE}\nits leaderboard    {folder / LEADERBOARD}")

@@ -85,15 +85,20 @@ def quality(runs: Sequence[Shown]) -> list[Figure]:
 
 
 def by_type(runs: Sequence[Shown]) -> list[Figure]:
-    """Rates by task type: of one run by protocol and by turn, of several by run."""
+    """Rates by task type: of one run by protocol and by turn, of several by run and each by turn."""
     if len(runs) > 1:
         columns = [Column(run.name, None, run.index, _types(run, FREE, None)) for run in runs]
-        return _heat("Every turn, by model", columns, [_key(run.name, run.index) for run in runs])
+        made = _heat("Every turn, by model", columns, [_key(run.name, run.index) for run in runs])
+        return made + [figure for run in runs for figure in _by_type_and_turn(run, f": {run.name}")]
     (run,) = runs
     protocols = [Column(protocol, protocol, 0, _types(run, protocol, None)) for protocol in run.protocols]
+    return _heat("Every turn, by protocol", protocols, []) + _by_type_and_turn(run, "")
+
+
+def _by_type_and_turn(run: Shown, of: str) -> list[Figure]:
     first = run.protocols[0]
     turns = [Column(f"turn {turn}", str(turn), 0, _types(run, first, turn)) for turn in range(1, run.turns + 1)]
-    return _heat("Every turn, by protocol", protocols, []) + _heat(f"By turn, {first}", turns, [])
+    return _heat(f"By turn, {first}{of}", turns, [])
 
 
 def _by_protocol(run: Shown, scorer: Callable[[Shown], str], metric: str) -> list[Series]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,19 +9,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from mteval.report.runs import FORCED, FREE, Shown
+from mteval.report.thumbnails import data_uri, thumbnail
 from mteval.sessions import ScoreRecord, TurnRecord
 
 SESSIONS = 30
 """How many sessions a page shows at most."""
 IMAGE_BYTES = 3_600_000
 """How many bytes of embedded images a page has, about; fewer sessions are shown where they are larger."""
-
-_SIDE = 256  # pixels of the longer side of a thumbnail
-_LOSSLESS = 128  # up to this side an image is embedded as it is
-_QUALITY = 85
 
 ALL_DONE, INCOMPLETE = "every turn done", "incomplete"
 
@@ -213,11 +206,4 @@ def _stored(reel: _Reel, content: str | None) -> str | None:
 
 @cache
 def _picture(path: Path) -> str:
-    """A thumbnail as a data URI; what is small is kept exactly."""
-    with Image.open(path) as stored:
-        image = stored.convert("RGB")
-    exact = max(image.size) <= _LOSSLESS
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", lossless=exact, quality=_QUALITY, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(thumbnail(path))

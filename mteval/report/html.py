@@ -54,36 +54,53 @@ def render(runs: Sequence[RunFolder]) -> str:
     found = chapters(runs)
     budget, most = films.IMAGE_BYTES // len(found), max(1, films.SESSIONS // len(found))
     shown = [run for group in found for run in group]
-    environment = Environment(
-        loader=PackageLoader("mteval.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    script = _file(environment, "filter.js")
+    environment = templates()
+    script = file_of(environment, "filter.js")
     return environment.get_template("page.html").render(
-        title=f"{_title(shown)} · mteval",
-        chapters=[_chapter(group, budget, most) for group in found],
-        thin=[(run, PERCENT.text(run.coverage)) for run in shown if run.coverage < BANNER_BELOW],
+        title=f"{title(shown)} · mteval",
+        chapters=[chapter(group, films.cards(group, budget, most)) for group in found],
+        thin=thin(shown),
         outcomes=films.outcomes,
         about=about,
         runs=shown,
-        style=Markup(_file(environment, "style.css")),
+        style=Markup(file_of(environment, "style.css")),
         script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=digest(script),
     )
 
 
-def _file(environment: Environment, name: str) -> str:
+def templates() -> Environment:
+    """Everything is escaped but what is marked as safe; a name that is missing is an error."""
+    return Environment(
+        loader=PackageLoader("mteval.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+
+
+def file_of(environment: Environment, name: str) -> str:
+    """The text of a file beside the templates."""
     assert environment.loader
     return environment.loader.get_source(environment, name)[0]
 
 
-def _title(runs: Sequence[Shown]) -> str:
+def digest(script: str) -> str:
+    """What a page's policy names a script by, so that no other one runs."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def title(runs: Sequence[Shown]) -> str:
+    """What a page is about."""
     benchmarks = ", ".join(dict.fromkeys(run.config["benchmark"] for run in runs))
     models = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     return f"{models} on {benchmarks}"
 
 
-def _chapter(runs: list[Shown], budget: int, most: int) -> Chapter:
-    cards = films.cards(runs, budget, most)
+def thin(runs: Sequence[Shown]) -> list[tuple[Shown, str]]:
+    """The runs that a banner warns of, with their coverage in per cent."""
+    return [(run, PERCENT.text(run.coverage)) for run in runs if run.coverage < BANNER_BELOW]
+
+
+def chapter(runs: list[Shown], cards: list[films.Card]) -> Chapter:
+    """All that a page shows of the runs of one benchmark."""
     if not any(run.config["scorers"] for run in runs):
         return Chapter(runs, None, [], [], [], cards)
     sections = [

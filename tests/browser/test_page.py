@@ -6,17 +6,16 @@ Needs a Chromium on the PATH (Debian: ``apt install chromium``); skipped where t
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from mteval.report import html
+from tests.browser.chromium import PROGRAM
 from tests.mteval.report.make import make_run
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here: on Debian, apt install chromium")
 
 # Written into the page's title when it is laid out: what the script found.
 _PROBE = """<script>
@@ -49,7 +48,7 @@ def test_it_fits(pages: dict[str, str], name: str, width: int, tmp_path: Path) -
     frame = f'<iframe src="page.html" width="{width}" height="900" style="border:0"></iframe>'
     tell = "<script>onload = () => { document.title = frames[0].document.title; };</script>"
     (tmp_path / "frame.html").write_text(f"<title>none</title>{frame}{tell}", "utf-8")
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command = [str(PROGRAM), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=8000", "--dump-dom"]
     done = subprocess.run(
         [*command, (tmp_path / "frame.html").as_uri()], capture_output=True, text=True, timeout=120, check=True

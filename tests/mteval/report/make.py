@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,24 @@ from PIL import Image, ImageDraw
 from mteval import metrics
 from mteval.config import RunConfig
 from mteval.sessions import PROTOCOLS, Protocol, ScoreRecord, TurnRecord, TurnState
-from mteval.store import RunFolder, RunWriter
+from mteval.store import RunFolder, RunWriter, Timing
 
 TYPES = ("subject_add", "subject_remove", "color_alter", "material_alter", "text_change", "background_change")
 FREE, FORCED, SINGLE = PROTOCOLS
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+
+# As EdiVal's scorers write it: boxes are shares of the image.
+_EVIDENCE = {
+    "detections": [
+        {"image": "before", "asked": "square", "found": []},
+        {
+            "image": "after",
+            "asked": "square",
+            "found": [{"name": "square", "score": 0.91, "box": [0.1, 0.2, 0.5, 0.6]}],
+        },
+    ],
+    "judge": [{"question": "Is the square pink?", "reply": "<b>Yes</b>"}],
+}
 
 
 def make_run(
@@ -31,6 +44,9 @@ def make_run(
     missing: float = 0.0,
     scored: bool = True,
     instruction: str = "Make the square pink",
+    ids: Sequence[str] = (),
+    reason: str = "seen where it was asked for",
+    judges: int = 1,
     benchmark: str = "shapes/standard-test",
     side: int = 96,
 ) -> RunFolder:
@@ -39,11 +55,13 @@ def make_run(
     Args:
         success: rate from a clean input. decay: what each turn on own images takes away.
         missing: share of free-running turns that fail, and of judgements in error. side: pixels of the images.
+        ids: of the sessions, in place of numbers. reason: of a verdict of success. judges: 2 = another one, which
+            disagrees here and there.
     """
     dice = random.Random(f"{model}/{turns}")
     with RunWriter(path) as writer:
-        names = [f"test-{index:05d}" for index in range(sessions)]
-        writer.start(_config(model, benchmark, sessions, turns, protocols, scored), names)
+        names = list(ids) or [f"test-{index:05d}" for index in range(sessions)]
+        writer.start(_config(model, benchmark, len(names), turns, protocols, scored, judges), names)
         for name in names:
             types = dice.sample(TYPES, len(TYPES)) * (1 + turns // len(TYPES))
             references = [_scene(types[:turn], 0.0, side, name) for turn in range(turns)]
@@ -72,9 +90,12 @@ def make_run(
                         error="Blocked: the filter said no" if lost else None,
                         slice=8,
                     )
-                    writer.append_turns([record], [])
+                    timing = Timing(name, protocol, turn, 1, 0.25, 0.04, 1, "2026-01-02T03:04:05+00:00")
+                    writer.append_turns([record], [timing])
                     if scored and not lost:
-                        writer.append_scores(list(_scores(record, done, shift, dice.random() < missing)))
+                        writer.append_scores(
+                            list(_scores(record, done, shift, dice.random() < missing, reason, judges))
+                        )
         measures = {name: info["measures"] for name, info in writer.config["scorers"].items()}
         turn_table, score_table = (
             metrics.turn_table(writer.turn_records()),
@@ -84,18 +105,25 @@ def make_run(
     return RunFolder(path)
 
 
-def _scores(record: TurnRecord, done: bool, shift: float, broken: bool) -> Iterator[ScoreRecord]:
+def _scores(
+    record: TurnRecord, done: bool, shift: float, broken: bool, reason: str, judges: int
+) -> Iterator[ScoreRecord]:
     key = {"session": record.session, "protocol": record.protocol, "turn": record.turn, "repeat": record.repeat}
     plain: dict[str, Any] = {**key, "evidence": {}, "scoring_version": 1, "parts": {}, "success": None, "state": "ok"}
     for judged in range(1 if record.protocol == SINGLE else record.turn, record.turn + 1):
         verdict: dict[str, Any] = {
             "value": float(done),
             "success": done,
-            "reason": "seen where it was asked for" if done else "not seen",
+            "reason": reason if done else "not seen",
+            "evidence": _EVIDENCE,
         }
         if broken:
             verdict = {"state": "infra_error", "value": None, "success": None, "reason": "MemoryError: the detector"}
         yield ScoreRecord(**{**plain, "scorer": "following", "judged": judged, **verdict})
+        if judges > 1:
+            other = done != (record.session.endswith("3") and record.turn == 2)
+            verdict = {**verdict, "value": float(other), "success": other} if not broken else verdict
+            yield ScoreRecord(**{**plain, "scorer": "second", "judged": judged, **verdict})
     kept = 0.99 - shift / 3
     parts = {"object": kept, "background": kept - 0.01, "step_object": 0.985, "step_background": 0.98}
     yield ScoreRecord(
@@ -117,9 +145,11 @@ def _scene(types: list[str], noise: float, side: int, name: str) -> Image.Image:
 
 
 def _config(
-    model: str, benchmark: str, sessions: int, turns: int, protocols: tuple[Protocol, ...], scored: bool
+    model: str, benchmark: str, sessions: int, turns: int, protocols: tuple[Protocol, ...], scored: bool, judges: int
 ) -> dict[str, Any]:
     measures = {"following": "instruction_following", "kept": "content_consistency", "psnr": "reference_psnr"}
+    if judges > 1:
+        measures = {**measures, "second": "instruction_following"}
     asked = RunConfig.model_validate({"model": model, "limit": sessions, "turns": turns, "protocol": protocols})
     info = {"args": {}, "low": 0, "high": 1, "success_threshold": 1, "scope": "turn", "scoring_version": 1}
     return {
