@@ -108,15 +108,16 @@ class Asker:
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="judge")
         self._one = threading.Lock()
         self._unanswered, self._down_until, self._down_because = 0, float("-inf"), ""
+        self._ended: Fatal | None = None
 
     @property
     def info(self) -> JudgeInfo:
         return self.judge.info
 
     def expect_answers(self) -> None:
-        """A new run begins: a judge that was down is asked again."""
+        """A new run begins: a judge that was down, or refused, is asked again."""
         with self._one:
-            self._unanswered, self._down_until = 0, float("-inf")
+            self._unanswered, self._down_until, self._ended = 0, float("-inf"), None
 
     def ask(self, asked: Sequence[Asked]) -> list[Reading]:
         """The readings in the order of what is asked.
@@ -171,6 +172,8 @@ class Asker:
     def _answers(self, questions: Sequence[Question]) -> list[Answer]:
         if not questions:
             return []
+        if self._ended:
+            raise self._ended
         if self._clock() < self._down_until:
             error = Transient(f"{self.info.id} does not answer, so it was not asked ({self._down_because})")
             return [Answer(error=error) for _ in questions]
@@ -199,6 +202,7 @@ class Asker:
             raise ValueError(f"{self.info.id} gave {len(answers)} answers to {len(questions)} questions")
         for answer in answers:
             if isinstance(answer.error, Fatal):
+                self._ended = answer.error
                 raise answer.error
         return answers
 

@@ -58,6 +58,34 @@ def test_every_layout_gives_the_scores_of_the_run_that_made_the_images(
     ]
 
 
+def test_a_folder_of_edival_holds_more_than_is_asked_for_and_all_of_it_is_known(tmp_path: Path) -> None:
+    """What its zip files hold: the source beside the turns, and both ways of making them in one folder."""
+    folder = tmp_path / "Editor_generation"
+    for layout in ("edival", "edival-singlepass"):
+        lay_out(mteval.evaluate(Painter(), Rows(), output=tmp_path / layout, turns=3), folder, layout)
+    sessions = Rows().sessions(3)
+    for session in sessions:
+        for way in ("multipass", "singlepass"):
+            Rows().source(session).save(folder / way / f"{session.id}_input_raw.png")
+    for name in ("edival", "edival-singlepass"):
+        way = LAYOUTS[name].example.partition("/")[0]
+        for place in (folder, folder / way):
+            found = find(place, name, sessions)
+            assert (len(found.images), found.missing, found.others) == (18, [], [])
+            assert {path.parent.name for path in found.images.values()} == {way}
+    (folder / "multipass" / "s000_input_raw_turn_4.png").write_bytes(b"")
+    assert [path.name for path in find(folder, "edival", sessions).others] == ["s000_input_raw_turn_4.png"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_letters_of_either_case_name_the_same_format(tmp_path: Path, layout: str) -> None:
+    folder = lay_out(made(tmp_path, LAYOUTS[layout].protocol), tmp_path / "images", layout)
+    for path in folder.rglob("*.png"):
+        path.rename(path.with_suffix(".PNG"))
+    found = find(folder, layout, Rows().sessions(3))
+    assert (len(found.images), found.missing, found.others) == (18, [], [])
+
+
 def test_what_is_missing_or_strange_is_named_and_counted(
     tmp_path: Path, said: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import mteval
 from mteval.editors.base import EditorInfo, EditRequest, EditResult, Fatal, Transient
@@ -60,9 +61,10 @@ def test_a_dry_run_asks_no_service_for_an_image(
 def test_a_dry_run_asks_nobody_who_says_that_it_is_elsewhere(
     said: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for also in ({"cost_per_image": 0.04}, {"tells_cost": True}, {"service": True}, {"concurrency": 8}):
+    told: list[dict[str, Any]] = [{"cost_per_image": 0.04}, {"tells_cost": True}, {"service": True}, {"concurrency": 8}]
+    for also in told:
         painter = Painter()
-        painter.info = EditorInfo("painter", "1", **also)  # type: ignore[arg-type]
+        painter.info = EditorInfo("painter", "1", **also)
         monkeypatch.setattr("mteval.cli.estimate.build_editor", lambda plan, made=painter: made)
         assert (
             said("run", "--model", "tests.mteval.fakes:Painter", "--benchmark", "tests.mteval.fakes:Rows", "--dry-run")[
@@ -81,7 +83,11 @@ def test_a_limit_that_nobody_can_keep_is_refused(make: Any, service: Service, tm
 
 
 def test_until_a_cost_is_seen_one_call_is_made_at_a_time(service: Service, tmp_path: Path) -> None:
-    service.edit = lambda image, text: (time.sleep(0.05), painted(image, text))[1]
+    def slowly(image: Image.Image, instruction: str) -> Image.Image:
+        time.sleep(0.05)
+        return painted(image, instruction)
+
+    service.edit = slowly
     editor = images(service, sizes="12x12", price=[5, 8, 30], concurrency=8)
     most = 1.5 * PER_EDIT
     with pytest.raises(Fatal, match="max-cost"):
@@ -122,7 +128,7 @@ def test_what_was_paid_before_the_editor_gave_up_is_written_down(tmp_path: Path,
     class GivesUp(Painter):
         tries = 0
 
-        def edit(self, requests: list[EditRequest]) -> list[EditResult]:  # type: ignore[override]
+        def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
             self.tries += 1
             if self.tries == 1:
                 return [EditResult(error=Transient("hiccup"), cost=0.5) for _ in requests]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import io
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -297,3 +299,63 @@ def test_a_changed_image_takes_its_scores_with_it(tmp_path: Path) -> None:
         writer.append_scores([score("s000"), score("s004")])
     folder = run(tmp_path, Drawn(), turns=1, limit=6)
     assert [record.session for record in folder.score_records()] == ["s000"], "only the cut slice was made again"
+
+
+def test_images_are_stored_while_the_next_call_is_made_and_records_after_their_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images of a call are held back until the next one has begun: a run that waits for them would stand still."""
+    begun = [threading.Event() for _ in range(3)]
+    stored, append = RunWriter._put_image, RunWriter.append_turns
+    waited: list[bool] = []
+
+    class Watched(Painter):
+        def edit(self, requests: Sequence[EditRequest]) -> list[EditResult]:
+            begun[requests[0].turn - 1].set()
+            return super().edit(requests)
+
+    def put(self: RunWriter, image: Image.Image) -> str:
+        made = {turn for turn in (1, 2) if np.asarray(image)[turn].mean() > 90}  # rows that are painted already
+        if made and len(made) < 3:
+            waited.append(begun[max(made)].wait(20))
+        return stored(self, image)
+
+    def checked(self: RunWriter, records: Sequence[TurnRecord], timings: Sequence[Any]) -> None:
+        for record in records:
+            assert record.image and self.image_path(record.image).is_file()
+            assert record.input and self.image_path(record.input).is_file()
+        append(self, records, timings)
+
+    monkeypatch.setattr(RunWriter, "_put_image", put)
+    monkeypatch.setattr(RunWriter, "append_turns", checked)
+    folder = run(tmp_path, Watched(), turns=3, limit=4, protocols=("free-running",))
+    assert len(folder.turn_records()) == 12 and len(waited) >= 8 and all(waited)
+
+
+@pytest.mark.parametrize("size", [4, 1])
+def test_what_cannot_be_written_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    def full(self: RunWriter, image: Image.Image) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunWriter, "_put_image", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, Painter(size))
+    assert RunFolder(tmp_path).turn_records() == []
+
+
+def test_an_image_that_is_read_at_its_first_use_is_read_once_and_a_broken_one_is_a_bad_output(tmp_path: Path) -> None:
+    class Opened(Painter):
+        def answer(self, request: EditRequest) -> EditResult:
+            made = super().answer(request)
+            assert made.image
+            buffer = io.BytesIO()
+            made.image.save(buffer, "PNG")
+            cut = 60 if (request.session, request.turn) == ("s001", 2) else None
+            return EditResult(Image.open(io.BytesIO(buffer.getvalue()[:cut])))
+
+    folder = run(tmp_path / "opened", Opened(), protocols=("free-running",))
+    plain = run(tmp_path / "plain", Painter(), protocols=("free-running",))
+    broken = find(folder, "s001", "free-running", 2)
+    assert broken.state == "failed" and str(broken.error).startswith("BadOutput: an image that cannot be read (")
+    same = [record for record in plain.turn_records() if record.session != "s001"]
+    assert [record for record in folder.turn_records() if record.session != "s001"] == same

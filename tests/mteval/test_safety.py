@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 import mteval
 from mteval import evaluation, registry
 from mteval.benchmarks.shapes import ShapesEdit
-from mteval.editors.base import EditRequest, EditResult
+from mteval.editors.base import EditorInfo, EditRequest, EditResult
 from mteval.editors.checkpoints import fingerprint
 from mteval.editors.controls import Identity, Synthetic
 from mteval.errors import UsageError
@@ -41,6 +43,35 @@ def test_editors_of_other_settings_do_not_share_a_run(tmp_path: Path) -> None:
     mteval.evaluate(Synthetic(success=1.0), output=tmp_path / "run", **SMALL)
     with pytest.raises(UsageError, match="begun with revision"):
         mteval.evaluate(Synthetic(success=0.0), output=tmp_path / "run", **SMALL)
+
+
+class Sampled(Identity):
+    """An editor with a published default, which another release may change."""
+
+    def __init__(self, steps: int = 28, sizes: Sequence[int] = (64, 96)) -> None:
+        settings = MappingProxyType({"steps": steps, "sizes": tuple(sizes), "noise": Path("of/a/kind")})
+        self.info = EditorInfo("sampled", "1", settings=settings)
+
+
+def test_the_settings_that_were_used_are_recorded_and_others_do_not_go_on_with_them(tmp_path: Path) -> None:
+    run = mteval.evaluate(Sampled(), output=tmp_path / "run", **SMALL)
+    assert run.folder.config["editor"]["settings"] == {"steps": 28, "sizes": [64, 96], "noise": "of/a/kind"}
+    mteval.evaluate(Sampled(), output=tmp_path / "run", **SMALL)
+    with pytest.raises(UsageError, match="begun with steps 28 of sampled, now it is 30: choose another --output"):
+        mteval.evaluate(Sampled(30), output=tmp_path / "run", **SMALL)
+    with pytest.raises(UsageError, match=r"begun with sizes \[64, 96\] of sampled, now it is \[64\]"):
+        mteval.evaluate(Sampled(sizes=(64,)), output=tmp_path / "run", **SMALL)
+    older = json.loads((tmp_path / "run" / "run.json").read_text())
+    del older["editor"]["settings"]  # as it was before they were recorded
+    (tmp_path / "run" / "run.json").write_text(json.dumps(older))
+    mteval.evaluate(Sampled(30), output=tmp_path / "run", **SMALL)
+
+
+def test_an_open_editor_records_what_it_samples_with() -> None:
+    editor = registry.create("editor", "tiny-kontext")
+    settings = dict(editor.info.settings)
+    assert settings["steps"] == editor.steps and settings["guidance"] == editor.guidance
+    assert settings["resolution"] == "keep" and settings["size"] and settings["text_lengths"]
 
 
 @pytest.mark.parametrize("other", [ShapesEdit("hard"), ShapesEdit(split="validation"), ShapesEdit(seed=1)])

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from diffusers import FluxKontextPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 
 from mteval import registry
+from mteval.editors import flow
 from mteval.editors.base import EditorInfo
 from mteval.editors.flux_kontext import FluxKontext
 from mteval.errors import UsageError
@@ -75,6 +78,37 @@ def test_each_instruction_is_encoded_once(editor: FluxKontext, monkeypatch: pyte
     for _ in range(2):
         editor.edit(THREE)
     assert asked == [["Add a red circle.", "Remove the blue star."]]
+
+
+def told(note: Callable[..., None], function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose arguments are told first."""
+
+    def call(*arguments: Any) -> Any:
+        note(*arguments)
+        return function(*arguments)
+
+    return call
+
+
+def test_each_instruction_is_counted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor, counted = FluxKontext(str(folder), device="cpu"), list[str]()
+    monkeypatch.setattr(editor, "count_tokens", told(counted.append, editor.count_tokens))
+    for _ in range(2):
+        assert all(editor.accepts(one.instruction) for one in THREE)
+        editor.edit(THREE)
+    assert sorted(counted) == sorted({one.instruction for one in THREE})
+
+
+def test_the_codec_takes_a_batch_in_parts(editor: FluxKontext, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = editor.edit(THREE)
+    sizes: list[tuple[str, int]] = []
+    monkeypatch.setattr(flow, "CODEC_BATCH", 2)
+    for name in ("condition", "decode"):
+        seen = told(lambda items, *_, name=name: sizes.append((name, len(items))), getattr(editor, name))
+        monkeypatch.setattr(editor, name, seen)
+    for result, one in zip(editor.edit(THREE), whole, strict=True):
+        assert difference(result.image, one.image) <= 1
+    assert sizes == [("condition", 2), ("condition", 1), ("decode", 2), ("decode", 1)]
 
 
 def test_sizes_are_kept_and_inputs_left_alone(editor: FluxKontext) -> None:

@@ -212,9 +212,11 @@ def test_omnigen_crops_nothing_of_what_it_is_shown(size: Size, largest: int) -> 
     """Its processor resizes nothing of at most this side and crops nothing of a multiple of 16."""
     editor = editor_with(OmniGen)
     editor.arguments = {"max_input_image_size": largest}
-    if min(size) * largest < 16 * max(size):
+    shorter = min(size) * min(1, largest / max(size))
+    if shorter < 15:
         with pytest.raises(UsageError, match="too small"):
             editor.working_size(size)
+    if shorter < 16:  # in between it is a matter of rounding
         return
     width, height = editor.working_size(size)
     assert width % 16 == height % 16 == 0 and max(width, height) <= largest
