@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from mteval import registry
-from mteval.editors.base import About
+from mteval.editors.base import About, Kind
+from mteval.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Entry:
     """An editor by its registry ``name``.
 
     Attributes:
-        trainable: mttrain can fine-tune it. command: that runs it.
+        trainable: mttrain can fine-tune it. command: that runs it; "" where it cannot be loaded: ``about`` says why.
     """
 
     name: str
@@ -41,15 +42,21 @@ class Entry:
 
 def editors() -> list[Entry]:
     """Every registered editor, by name; imports their modules, but no weights and no torch."""
+    return [_entry(name) for name in registry.names("editor")]
+
+
+def _entry(name: str) -> Entry:
     from mteval.editors.flow import FlowEditor
 
-    return [_entry(name, registry.resolve("editor", name), FlowEditor) for name in registry.names("editor")]
-
-
-def _entry(name: str, cls: type[Any], flow: type[Any]) -> Entry:
-    about = getattr(cls, "about", None) or About(_summary(cls), "control")
+    try:
+        cls = registry.resolve("editor", name)
+    except UsageError as error:  # one package that is broken hides no other
+        return Entry(name, About(" ".join(str(error).split()), "third party"), False, "")
+    about = getattr(cls, "about", None)
+    if not isinstance(about, About):
+        about = About(_summary(cls), "third party")
     command = f"mteval run --model {name}" + (f" --model-args {about.arguments}" if about.arguments else "")
-    return Entry(name, about, issubclass(cls, flow), command)
+    return Entry(name, about, issubclass(cls, FlowEditor), command)
 
 
 def _summary(cls: type[Any]) -> str:
@@ -58,10 +65,10 @@ def _summary(cls: type[Any]) -> str:
 
 
 def groups() -> list[tuple[str, list[Entry]]]:
-    """The editors by kind, those with open weights first."""
+    """The editors by kind, those with open weights first; a kind that none is of is left out."""
     found = editors()
-    kinds = ("open weights", "service", "control")
-    return [(kind, [entry for entry in found if entry.about.kind == kind]) for kind in kinds]
+    by_kind = {kind: [entry for entry in found if entry.about.kind == kind] for kind in get_args(Kind)}
+    return [(kind, entries) for kind, entries in by_kind.items() if entries]
 
 
 def table() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mteval import registry, rollout, scoring
 from mteval.config import build
-from mteval.editors.base import BenchmarkBound, Editor
+from mteval.editors.base import BenchmarkBound, Editor, EditorInfo
 from mteval.errors import UsageError
 from mteval.pace import Retry
 from mteval.plan import Plan, prepare
@@ -108,28 +109,34 @@ def options_of(plan: Plan, editor: Editor) -> rollout.Options:
 
     Raises:
         UsageError: a batch of several sessions, which a resumed run may ask for twice, where that would cost money or
-            give
-            other images; more images a turn than the editor takes.
+            give other images; a limit of cost where nobody tells what an edit costs; more images a turn than the editor
+            takes, or any besides the one to edit where it keeps the dialogue itself.
     """
-    config = plan.config
-    if (config.batch_size or 1) > 1 and (editor.info.cost_per_image or not editor.info.seedable):
-        reason = "its images cost money" if editor.info.cost_per_image else "it has no seeds"
-        raise UsageError(f"--batch-size {config.batch_size}: {editor.info.id} is asked one by one, because {reason}")
-    shown = {"last": 1, "first+last": 2, "all": plan.turns}[config.context]
-    if min(shown, plan.turns) > editor.info.max_images:
+    config, info = plan.config, editor.info
+    if (config.batch_size or 1) > 1 and (info.may_cost or not info.seedable):
+        reason = "its images may cost money" if info.may_cost else "it has no seeds"
+        raise UsageError(f"--batch-size {config.batch_size}: {info.id} is asked one by one, because {reason}")
+    if config.max_cost is not None and info.service and not (info.cost_per_image or info.tells_cost):
         raise UsageError(
-            f"--context {config.context} shows up to {shown} images a turn, and {editor.info.id} takes "
-            f"{editor.info.max_images}"
+            f"--max-cost {config.max_cost:g}: nobody tells what an edit by {info.id} costs, so give cost_per_image= or "
+            "price= in --model-args; your own server says cost_per_image in GET /info"
+        )
+    if info.stateful and config.context != "last":
+        raise UsageError(f"--context {config.context}: {info.id} keeps the dialogue itself, so leave --context out")
+    shown = {"last": 1, "first+last": 2, "all": plan.turns}[config.context]
+    if min(shown, plan.turns) > info.max_images:
+        raise UsageError(
+            f"--context {config.context} shows up to {shown} images a turn, and {info.id} takes {info.max_images}"
         )
     return rollout.Options(
         protocols=plan.protocols,
-        batch_size=config.batch_size or editor.info.batch_size,
+        batch_size=config.batch_size or info.batch_size,
         repeats=config.repeats,
         seed=config.seed,
         seed_policy=config.seed_policy,
         on_missing=config.on_missing,
         context=config.context,
-        concurrency=config.concurrency or editor.info.concurrency,
+        concurrency=config.concurrency or info.concurrency,
         max_cost=config.max_cost,
         retry=Retry(attempts=1 + config.retries),
     )
@@ -140,7 +147,8 @@ def execute(plan: Plan, editor: Editor | None = None, progress: Progress | None 
 
     run.json gets the keys ``model`` and ``benchmark`` (labels), ``identity``, ``settings`` (the configuration as
     asked), ``protocols``, ``turns``, ``limit``, ``batch_size`` (as resolved), ``editor`` and ``benchmark_info``
-    (their infos), ``scorers`` (id to name, arguments and info), ``notes``, ``versions``, ``hardware`` and ``clock``.
+    (their infos, that of the editor with the settings that it samples with), ``scorers`` (id to name, arguments and
+    info), ``notes``, ``versions``, ``hardware`` and ``clock``.
 
     Raises:
         UsageError: the folder is in use, or holds what another revision of the editor made.
@@ -254,15 +262,26 @@ def _counter(progress: Progress | None, stage: str, total: int) -> Callable[[int
 
 
 def _check_continues(before: dict[str, Any], editor: Editor, options: rollout.Options) -> None:
-    """What only the built editor can tell: refuse to go on with another revision or another batch size."""
-    now = {"revision": editor.info.revision, "batch_size": options.batch_size}
-    then = {"revision": before["editor"]["revision"], "batch_size": before["batch_size"]} if before else now
-    for what, value in now.items():
-        if then[what] != value:
+    """What only the built editor can tell: refuse to go on with another revision, batch size or setting."""
+    if not before:
+        return
+    info = editor.info
+    now: dict[str, Any] = {"revision": info.revision, "batch_size": options.batch_size}
+    then = {"revision": before["editor"]["revision"], "batch_size": before["batch_size"]}
+    if "settings" in before["editor"]:  # older runs do not tell
+        now |= _told(info).settings
+        then |= before["editor"]["settings"]
+    for what in {**then, **now}:
+        if then.get(what) != now.get(what):
             raise UsageError(
-                f"this run was begun with {what} {then[what]} of {editor.info.id}, now it is {value}: "
+                f"this run was begun with {what} {then.get(what)} of {info.id}, now it is {now.get(what)}: "
                 "choose another --output"
             )
+
+
+def _told(info: EditorInfo) -> EditorInfo:
+    """The info with its settings as run.json gives them back."""
+    return replace(info, settings=json.loads(json.dumps(dict(info.settings), default=str)))
 
 
 def _describe(plan: Plan, editor: Editor, options: rollout.Options, before: dict[str, Any]) -> dict[str, Any]:
@@ -277,7 +296,7 @@ def _describe(plan: Plan, editor: Editor, options: rollout.Options, before: dict
         "turns": plan.turns,
         "limit": plan.limit,
         "batch_size": options.batch_size,
-        "editor": asdict(editor.info),
+        "editor": asdict(_told(editor.info)),
         "benchmark_info": asdict(plan.benchmark.info),
         "scorers": {**before.get("scorers", {}), **_scorer_infos(plan)},
         "notes": list(plan.notes),

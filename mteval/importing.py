@@ -24,33 +24,38 @@ if TYPE_CHECKING:
     from mteval.sessions import Protocol, Session
 
 
+_FORMATS = r"\.(png|jpg|jpeg|webp)"
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the image of a turn lies.
+    """Where the image of a turn lies; letters of either case are the same.
 
     Attributes:
         pattern: of its path below the folder, with the groups ``session`` and ``turn`` (from 1).
+        beside: of what else belongs there: sources, and turns that were made in another way.
         example: for a person. protocol: how the images were made.
     """
 
     pattern: str
+    beside: str
     example: str
     protocol: Protocol
 
 
+def _edival(own: str, other: str, protocol: Protocol) -> Layout:
+    """EdiVal-Bench's: the source of a session beside its turns, and a folder for each way in which they were made."""
+    session = rf"({own}/)?(?P<session>[^/]+)_input_raw"
+    example = f"{own}/SESSION_input_raw_turn_1.png"
+    return Layout(rf"{session}_turn_(?P<turn>\d+)\.png", rf"{session}{_FORMATS}|{other}/.*", example, protocol)
+
+
+_SOURCE = rf"(.*/)?(source|base|input){_FORMATS}"
 LAYOUTS: Mapping[str, Layout] = {
-    "plain": Layout(r"(?P<session>[^/]+)/(?P<turn>\d+)\.(png|jpg|jpeg|webp)", "SESSION/1.png", "free-running"),
-    "edival": Layout(
-        r"(multipass/)?(?P<session>[^/]+)_input_raw_turn_(?P<turn>\d+)\.png",
-        "multipass/SESSION_input_raw_turn_1.png",
-        "free-running",
-    ),
-    "edival-singlepass": Layout(
-        r"(singlepass/)?(?P<session>[^/]+)_input_raw_turn_(?P<turn>\d+)\.png",
-        "singlepass/SESSION_input_raw_turn_1.png",
-        "single-shot",
-    ),
-    "lme": Layout(r"(?P<session>[^/]+)/turn(?P<turn>\d+)\.png", "SESSION/turn1.png", "free-running"),
+    "plain": Layout(rf"(?P<session>[^/]+)/(?P<turn>\d+){_FORMATS}", _SOURCE, "SESSION/1.png", "free-running"),
+    "edival": _edival("multipass", "singlepass", "free-running"),
+    "edival-singlepass": _edival("singlepass", "multipass", "single-shot"),
+    "lme": Layout(r"(?P<session>[^/]+)/turn(?P<turn>\d+)\.png", _SOURCE, "SESSION/turn1.png", "free-running"),
 }
 
 
@@ -61,7 +66,7 @@ class Found:
     Attributes:
         images: (session, turn) -> file.
         missing: (session, turn) of those that are not there.
-        others: image files that belong to no session or turn asked for, sources aside.
+        others: image files that belong to no session or turn asked for, but for those that lie beside them.
     """
 
     images: Mapping[tuple[str, int], Path]
@@ -84,12 +89,13 @@ def find(folder: Path, name: str, sessions: Sequence[Session]) -> Found:
     images: dict[tuple[str, int], Path] = {}
     others = []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        place = path.relative_to(folder).as_posix()
+        if not re.search(rf"{_FORMATS}$", place, re.IGNORECASE):
             continue
-        match = re.fullmatch(layout.pattern, path.relative_to(folder).as_posix())
+        match = re.fullmatch(layout.pattern, place, re.IGNORECASE)
         key = (match["session"], int(match["turn"])) if match else None
         if key is None or key not in wanted:
-            if path.stem not in ("source", "base", "input"):
+            if not re.fullmatch(layout.beside, place, re.IGNORECASE):
                 others.append(path)
         elif key in images:
             raise UsageError(f"turn {key[1]} of session {key[0]} has two images: {images[key]} and {path}")

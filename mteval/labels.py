@@ -17,7 +17,8 @@ from mteval.sessions import ScoreKey, ScoreRecord
 
 COLUMNS = ("session", "protocol", "turn", "repeat", "judged", "label", "labeller")
 _NEEDED = ("session", "turn", "label")
-_WORDS = {"1": True, "1.0": True, "yes": True, "true": True, "0": False, "0.0": False, "no": False, "false": False}
+WORDS = {"1": True, "1.0": True, "yes": True, "true": True, "0": False, "0.0": False, "no": False, "false": False}
+"""What a label may be, in small letters."""
 
 Labels = Mapping[tuple[str, str, int, int, int], bool]
 """(session, protocol, turn, repeat, judged) -> done or not."""
@@ -42,14 +43,14 @@ def read(path: Path) -> Labels:
         word = (row["label"] or "").strip().lower()
         if not word:
             continue
-        if word not in _WORDS:
+        if word not in WORDS:
             raise UsageError(f"{path}, line {number}: label '{row['label']}' must be 1 or 0, or empty")
         try:
             turn = int(row["turn"])
             numbers = turn, int(row.get("repeat") or 1), int(row.get("judged") or turn)
         except ValueError as error:
             raise UsageError(f"{path}, line {number}: turn, repeat and judged must be whole numbers") from error
-        said[row["session"], row.get("protocol") or "free-running", *numbers].append(_WORDS[word])
+        said[row["session"], row.get("protocol") or "free-running", *numbers].append(WORDS[word])
     return {key: 2 * sum(votes) > len(votes) for key, votes in said.items() if 2 * sum(votes) != len(votes)}
 
 

@@ -32,6 +32,30 @@ class Answered(Protocol):
 
 Request = TypeVar("Request")
 Given = TypeVar("Given", bound=Answered)
+Sleep = Callable[[float], None]
+
+
+class Stopped(Exception):
+    """The work that this was a part of is to end, so nothing more is waited for or asked."""
+
+
+def go_on(stop: threading.Event) -> None:
+    """Raises:
+    Stopped: ``stop`` is set.
+    """
+    if stop.is_set():
+        raise Stopped
+
+
+def _wait(seconds: float, stop: threading.Event, sleep: Sleep | None) -> None:
+    """Raises:
+    Stopped: before or meanwhile.
+    """
+    if sleep is None:
+        stop.wait(seconds)
+    else:
+        sleep(seconds)
+    go_on(stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +64,14 @@ class Retry:
 
     Attributes:
         attempts: calls in all. first_wait: seconds before the second, doubled each time.
-        longest_wait: who asks to wait longer is not waited for. sleep: replaced in tests.
+        longest_wait: who asks to wait longer is not waited for.
+        sleep: replaced in tests; None = wait, until told to stop.
     """
 
     attempts: int = 6
     first_wait: float = 1.0
     longest_wait: float = LONGEST_WAIT
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Sleep | None = None
 
     def wait(self, errors: Sequence[CallError], attempt: int) -> float:
         """Seconds to wait before call ``attempt + 1``: what was asked for, or the back-off."""
@@ -55,36 +80,66 @@ class Retry:
         return max(waits) if waits else self.first_wait * 2.0 ** (attempt - 1)
 
     def ask(
-        self, requests: Sequence[Request], call: Callable[[Sequence[Request], bool], list[Given]]
+        self,
+        requests: Sequence[Request],
+        call: Callable[[Sequence[Request], bool], list[Given]],
+        stop: threading.Event | None = None,
+        unfinished: Callable[[Sequence[tuple[Given, int]]], None] = lambda results: None,
     ) -> list[tuple[Given, int]]:
         """Each answer with the number of its attempts, latency and cost those of all of them.
 
         Args:
             call: told the requests, and whether their own time to wait has passed.
+            stop: set where nothing is to be asked again.
+            unfinished: told what was answered, and paid for, before something was raised.
+
+        Raises:
+            Fatal: an answer is one. Stopped: see ``stop``. Whatever ``call`` raises.
         """
-        results = [(result, 1) for result in call(requests, False)]
-        for attempt in range(1, self.attempts):
-            again = [k for k, (result, _) in enumerate(results) if isinstance(result.error, Transient | RateLimited)]
-            if not again:
-                break
-            wait = self.wait([error for k in again if (error := results[k][0].error)], attempt)
-            if wait > self.longest_wait:
-                break
-            self.sleep(wait)
-            for k, fresh in zip(again, call([requests[k] for k in again], True), strict=True):
-                before, attempts = results[k]
-                spent = replace(fresh, latency=before.latency + fresh.latency, cost=before.cost + fresh.cost)
-                results[k] = spent, attempts + 1
+        stop = stop or threading.Event()
+        results: list[tuple[Given, int]] = []
+        try:
+            results = [(result, 1) for result in call(requests, False)]
+            _end_at_fatal(results)
+            for attempt in range(1, self.attempts):
+                again = [
+                    k for k, (result, _) in enumerate(results) if isinstance(result.error, Transient | RateLimited)
+                ]
+                if not again:
+                    break
+                wait = self.wait([error for k in again if (error := results[k][0].error)], attempt)
+                if wait > self.longest_wait:
+                    break
+                _wait(wait, stop, self.sleep)
+                for k, fresh in zip(again, call([requests[k] for k in again], True), strict=True):
+                    before, attempts = results[k]
+                    spent = replace(fresh, latency=before.latency + fresh.latency, cost=before.cost + fresh.cost)
+                    results[k] = spent, attempts + 1
+                _end_at_fatal(results)
+        except BaseException:  # Ctrl-C too
+            unfinished(results)
+            raise
         return results
 
 
-def in_parallel(do: Callable[[Request, threading.Event], object], items: Sequence[Request], most: int) -> None:
+def _end_at_fatal(results: Sequence[tuple[Answered, int]]) -> None:
+    for result, _ in results:
+        if isinstance(result.error, Fatal):
+            raise result.error
+
+
+def in_parallel(
+    do: Callable[[Request, threading.Event], object],
+    items: Sequence[Request],
+    most: int,
+    stop: threading.Event | None = None,
+) -> None:
     """Do something to every item, ``most`` of them side by side; what is raised first is raised here.
 
-    What is on its way then, or at Ctrl-C, was paid for and is not cut off: it is told by the event that it may end at
-    its next good moment.
+    What is on its way then, or at Ctrl-C, was paid for and is not cut off: it is told by ``stop`` that it is to end at
+    its next good moment. What only waits ends at once.
     """
-    stop = threading.Event()
+    stop = stop or threading.Event()
     if most == 1:
         for item in items:
             do(item, stop)
@@ -113,14 +168,18 @@ class Pace:
     increase, multiplicative decrease, as in TCP).
 
     Args:
-        most: calls side by side. clock, sleep: replaced in tests.
+        most: calls side by side. clock, sleep: replaced in tests. stop: set where no call is to begin any more.
     """
 
     def __init__(
-        self, most: int, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Sleep | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self.most, self.limit = most, float(most)
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._sleep, self._stop = clock, sleep, stop or threading.Event()
         self._running, self._begins, self._halved = 0, 0.0, float("-inf")
         self._changed = threading.Condition()
 
@@ -129,6 +188,9 @@ class Pace:
 
         Args:
             waited: its own time has come already.
+
+        Raises:
+            Stopped: it was told to stop before the call could begin.
         """
         began = self._enter(waited)
         results: list[Given] = []
@@ -142,11 +204,12 @@ class Pace:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._running < max(1, int(self.limit)))
+                go_on(self._stop)
                 wait = self._begins - self._clock()
                 if waited or wait <= 0:
                     self._running += 1
                     return self._clock()
-            self._sleep(wait)
+            _wait(wait, self._stop, self._sleep)
 
     def _leave(self, results: Sequence[Answered], began: float) -> None:
         with self._changed:
@@ -166,35 +229,64 @@ class Pace:
 class Budget:
     """Stops a run before it costs more than ``most`` US dollars, None = no limit.
 
+    As long as nothing tells what an edit costs, one call is made at a time.
+
     Args:
         spent: already. expected: of one edit, until a dearer one was seen.
+        must_tell: an image without a cost is one whose cost is not known. untold: there was one already.
+        stop: set where no call is to begin any more.
     """
 
-    def __init__(self, most: float | None, spent: float = 0.0, expected: float = 0.0) -> None:
+    def __init__(
+        self,
+        most: float | None,
+        spent: float = 0.0,
+        expected: float = 0.0,
+        must_tell: bool = False,
+        untold: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
         self.most, self.spent, self.expected = most, spent, expected
-        self._reserved = 0.0
-        self._lock = threading.Lock()
+        self._must_tell, self._untold, self._stop = must_tell, untold, stop or threading.Event()
+        self._reserved, self._running = 0.0, 0
+        self._changed = threading.Condition()
 
     def call(self, edits: int, edit: Callable[[], list[Given]]) -> list[Given]:
         """Call ``edit``, which answers ``edits`` requests, and count what it costs.
 
         Raises:
-            Fatal: it may cost more than is left.
+            Fatal: it may cost more than is left, or nobody tells what it costs.
+            Stopped: it was told to stop before the call could begin.
         """
-        with self._lock:
+        with self._changed:
+            self._changed.wait_for(lambda: self.most is None or self.expected > 0 or self._running == 0)
+            go_on(self._stop)
             kept = edits * self.expected
-            if self.most is not None and self.spent + self._reserved + kept > self.most:
-                raise Fatal(
-                    f"${self.spent:.2f} are spent and the next edit may cost ${self.expected:.2f}, more than "
-                    f"--max-cost {self.most:g}: the same command with a higher one goes on"
-                )
+            if self.most is not None:
+                self._check(self.most, kept)
             self._reserved += kept
+            self._running += 1
         results: list[Given] = []
         try:
             results = edit()
         finally:
-            with self._lock:
+            with self._changed:
                 self._reserved -= kept
+                self._running -= 1
                 self.spent += sum(result.cost for result in results)
                 self.expected = max([self.expected, *(result.cost for result in results)])
+                self._untold |= self._must_tell and any(not result.error and not result.cost for result in results)
+                self._changed.notify_all()
         return results
+
+    def _check(self, most: float, kept: float) -> None:
+        if self._untold and not self.expected:
+            raise Fatal(
+                "there was an image, but not what it cost, so --max-cost cannot be kept: give cost_per_image=, in US "
+                "dollars"
+            )
+        if self.spent + self._reserved + kept > most:
+            raise Fatal(
+                f"${self.spent:.2f} are spent and the next edit may cost ${self.expected:.2f}, more than "
+                f"--max-cost {most:g}: the same command with a higher one goes on"
+            )

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
+from mteval import typed
 from mteval.errors import UsageError
 
 Kind = Literal["editor", "benchmark", "scorer", "judge", "detector", "encoder", "reader"]
@@ -73,6 +74,7 @@ _BUILT_IN: dict[Kind, dict[str, str]] = {
     "judge": {
         "openai": "mteval.judges.openai:OpenAIJudge",
         "transformers": "mteval.judges.transformers:TransformersJudge",
+        "shapes-pixels": "mteval.judges.shapes:ShapesPixels",
     },
     "detector": {
         "grounding-dino": "mteval.perception.grounding_dino:GroundingDino",
@@ -115,7 +117,7 @@ def resolve(kind: Kind, name: str) -> type[Any]:
     module_name, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of somebody else's may raise anything
         raise UsageError(f"cannot load {kind} '{name}' from {path}: {error}") from error
     if not isinstance(found, type):
         raise UsageError(f"{kind} '{name}': {path} is not a class")
@@ -131,13 +133,15 @@ def check(kind: Kind, name: str, given: Mapping[str, Any]) -> type[Any]:
     """The class behind a name, once it is clear that it takes every given argument; nothing is built.
 
     Raises:
-        UsageError: unknown name or argument (with the nearest valid ones).
+        UsageError: unknown name or argument (with the nearest valid ones), or a value of another type than it has.
     """
     cls = resolve(kind, name)
-    takes = arguments(cls)
-    for key in given:
+    takes = typed.hints(cls)
+    for key, value in given.items():
         if key not in takes:
-            raise UsageError(f"{kind} '{name}' takes no argument '{key}': {nearest(key, takes)}")
+            raise UsageError(f"{kind} '{name}' takes no argument '{key}': {nearest(key, list(takes))}")
+        if not typed.fits(typed.fitted(value, takes[key]), takes[key]):
+            raise UsageError(f"{kind} '{name}': {typed.problem(key, value, takes[key])}")
     return cls
 
 
@@ -152,8 +156,9 @@ def create(kind: Kind, name: str, given: Mapping[str, Any] | None = None, **also
         UsageError: unknown name or argument, or a value that the class refuses.
     """
     cls = check(kind, name, given or {})
-    takes = arguments(cls)
+    takes = typed.hints(cls)
+    fitted = {key: typed.fitted(value, takes[key]) for key, value in (given or {}).items()}
     try:
-        return cls(**{**{key: value for key, value in also.items() if key in takes}, **(given or {})})
+        return cls(**{**{key: value for key, value in also.items() if key in takes}, **fitted})
     except (TypeError, ValueError) as error:
         raise UsageError(f"{kind} '{name}': {error}") from error

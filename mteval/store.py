@@ -30,9 +30,10 @@ import json
 import math
 import os
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
@@ -57,7 +58,6 @@ COSTS = "costs.csv"
 REPORT = "report.html"
 
 _TEMPORARY = ".partial"
-_PNG_LEVEL = 3  # zlib level: half the time of the default 6 for a few per cent more bytes
 _ENCODERS = 4
 _FLOATS = ("value", "low", "high", "worst", "best")  # columns of the metrics table
 
@@ -229,6 +229,31 @@ class RunFolder:
             )
 
 
+class Kept:
+    """An image of a run: in its folder, or in memory and on its way there.
+
+    Args:
+        content: its hash, or what becomes it. image: decoded; None = read it when it is looked at.
+    """
+
+    def __init__(self, folder: RunFolder, content: str | Future[str], image: Image | None = None) -> None:
+        self._folder, self._content, self._image = folder, content, image
+
+    @property
+    def content(self) -> str:
+        """The content hash, once the image is on disk."""
+        if not isinstance(self._content, str):
+            self._content = self._content.result()
+        return self._content
+
+    @property
+    def image(self) -> Image:
+        """The pixels."""
+        if self._image is None:
+            self._image = self._folder.image(self.content)
+        return self._image
+
+
 def _last_of_each(records: Iterable[Any]) -> dict[Any, Any]:
     last = {record.key: record for record in records}
     return {key: last[key] for key in sorted(last)}
@@ -270,6 +295,7 @@ class RunWriter(RunFolder):
             raise
         self._one = threading.RLock()  # several sessions may be at work: one of them writes at a time
         self._pool = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="png")
+        self._behind = ThreadPoolExecutor(1, thread_name_prefix="records")
 
     def __enter__(self) -> Self:
         return self
@@ -284,7 +310,8 @@ class RunWriter(RunFolder):
         return _last_of_each(self.scores.values())
 
     def close(self) -> None:
-        """Unlock the folder; the files are complete after every call, so there is nothing to flush."""
+        """Unlock the folder, when what is still being written behind is written."""
+        self._behind.shutdown()
         self._pool.shutdown()
         if not any(self.path.iterdir()):
             self.path.rmdir()
@@ -302,16 +329,27 @@ class RunWriter(RunFolder):
 
     def put_images(self, images: Sequence[Image]) -> list[str]:
         """Store images and return their content hashes; all are on disk on return."""
-        return list(self._pool.map(self._put_image, images))
+        return [kept.content for kept in self.keep(images)]
+
+    def keep(self, images: Sequence[Image]) -> list[Kept]:
+        """Begin to store images, which must not be changed any more."""
+        for image in images:
+            image.load()  # what is read at its first use may be used by two at once
+        return [Kept(self, self._pool.submit(self._put_image, image), image) for image in images]
+
+    def behind(self, write: Callable[[], None]) -> Future[None]:
+        """Begin to write while others go on; what is begun later is written later."""
+        return self._behind.submit(write)
 
     def _put_image(self, image: Image) -> str:
         buffer = io.BytesIO()
-        image.save(buffer, "PNG", compress_level=_PNG_LEVEL)
-        content = hashlib.sha256(buffer.getvalue()).hexdigest()
+        image.save(buffer, "PNG", compress_type=zlib.Z_RLE)  # as small for photos, in a quarter of the default's time
+        encoded = buffer.getvalue()
+        content = hashlib.sha256(encoded).hexdigest()
         path = self.image_path(content)
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._replace(path, buffer.getvalue(), part=f".{threading.get_ident()}")
+            self._replace(path, encoded, part=f".{threading.get_ident()}")
         return content
 
     def append_turns(self, records: Sequence[TurnRecord], timings: Sequence[Timing]) -> None:

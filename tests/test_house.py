@@ -43,6 +43,7 @@ WRITERS = (
     "mteval/benchmarks/make/folder.py",  # mteval bench make
     "mteval/judges/cache.py",  # what judges said, in the user's cache folder
     "mteval/cli/judge.py",  # the tables of a calibration
+    "mteval/serve/labelling.py",  # the CSV of labels
     "mttrain/checkpoint.py",
     "mttrain/logbook.py",  # the folder of a training run
     "mttrain/export.py",

@@ -24,6 +24,7 @@ from mteval.cli import (
     run,
     score,
     serve,
+    view,
 )
 from mteval.editors.base import Fatal
 from mteval.errors import UsageError
@@ -44,6 +45,7 @@ app.command("score")(score.score)
 app.command("import")(importing.import_images)
 app.command("retry")(retry.retry)
 app.command("report")(report.report)
+app.command("view")(view.view)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("export")(export.export)

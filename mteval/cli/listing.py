@@ -63,16 +63,21 @@ def _editors() -> None:
         typer.echo(f"  {kind}")
         for entry in entries:
             typer.echo(f"    {entry.name:{width}}  {entry.about.what}")
-            if kind != "control":
+            if kind in ("open weights", "service"):
                 typer.echo(f"    {'':{width}}  {'; '.join(entry.traits)}")
-            typer.echo(f"    {'':{width}}  {entry.command}")
+            if entry.command:
+                typer.echo(f"    {'':{width}}  {entry.command}")
 
 
 def _judges() -> None:
     found = names("judge")
     width = max(map(len, found))
     for name in found:
-        cls = resolve("judge", name)
+        try:
+            cls = resolve("judge", name)
+        except UsageError as error:  # one package that is broken hides no other
+            typer.echo(f"  {name:{width}}  {' '.join(str(error).split())}")
+            continue
         arguments = getattr(cls, "arguments", "")
         typer.echo(f"  {name:{width}}  {getattr(cls, 'about', cls.__name__)}")
         typer.echo(f"  {'':{width}}  --judge {name}{':' if arguments else ''}{arguments}")

@@ -103,6 +103,7 @@ class FlowEditor(ABC):
 
     def __init__(self) -> None:
         self._texts: OrderedDict[str, Text] = OrderedDict()
+        self._lengths: dict[str, int | None] = {}
 
     @property
     @abstractmethod
@@ -175,7 +176,13 @@ class FlowEditor(ABC):
         return size if self.returns_input_size else self.working_size(size)
 
     def accepts(self, instruction: str) -> bool:
-        return self.text_length(instruction) is not None
+        return self._length(instruction) is not None
+
+    def _length(self, instruction: str) -> int | None:
+        """The text length, counted once: every turn asks for it three times."""
+        if instruction not in self._lengths:
+            self._lengths[instruction] = self.text_length(instruction)
+        return self._lengths[instruction]
 
     def sample(self, latents: torch.Tensor, condition: Condition, step: Step = euler) -> torch.Tensor:
         """From noise to data, both [n, tokens, channels]; the arithmetic of a step is in float32."""
@@ -193,7 +200,7 @@ class FlowEditor(ABC):
 
         groups: dict[Any, list[int]] = defaultdict(list)
         for k, request in enumerate(requests):
-            shape = request.image.size, self.text_length(request.instruction), len(request.context)
+            shape = request.image.size, self._length(request.instruction), len(request.context)
             groups[shape].append(k)
         results: dict[int, EditResult] = {}
         with torch.inference_mode():
@@ -268,7 +275,7 @@ class FlowEditor(ABC):
 
         by_length: dict[int, list[int]] = defaultdict(list)
         for k, instruction in enumerate(instructions):
-            length = self.text_length(instruction)
+            length = self._length(instruction)
             if length is None:
                 raise UsageError(f"the editor cannot read an instruction of this length: {instruction!r}")
             by_length[length].append(k)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from mteval.services import check_printable, masked
+
 TOKEN = "MTEVAL_TOKEN"
 """The environment variable of the server's token: an argument would be written down in run.json."""
 
@@ -64,17 +66,20 @@ class Address:
 
         Raises:
             NoAnswer: the server could not be reached, or went away.
+            UsageError: the token is none that can be sent.
         """
         headers = {"Content-Type": "application/json"}
-        if token := os.environ.get(TOKEN):
+        token = os.environ.get(TOKEN, "")
+        if token:
+            check_printable(token, TOKEN)
             headers["Authorization"] = f"Bearer {token}"
         try:
             with closing(self._connection(self._at, timeout=self.timeout)) as connection:
                 connection.request(method, self._path + path, body, headers)
                 response = connection.getresponse()
-                content = response.read()
-                if token and response.status != http.client.OK:  # some quote it when they refuse it
-                    content = content.replace(token.encode(), b"[token]")
-                return Answer(response.status, response.reason, dict(response.headers), content)
+                # Some quote the token, when they refuse it or elsewhere. Latin-1 gives every byte back as it was.
+                content = masked(response.read().decode("latin-1"), token, "[token]").encode("latin-1")
+                reason = masked(response.reason, token, "[token]")
+                return Answer(response.status, reason, dict(response.headers), content)
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(f"no answer from {self.url} ({type(error).__name__}: {error})") from error

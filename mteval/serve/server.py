@@ -1,4 +1,4 @@
-"""HTTP around a service: who may ask, how much may be sent, and JSON in every answer, also where it is an error.
+"""HTTP around a service: who may ask, how much may be sent, and JSON in every answer but files, also in errors.
 
 Loopback needs no token, because only this machine reaches it. Every other address needs one, so that nobody opens a
 service to a network without meaning to.
@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
 
 from mteval.errors import UsageError
 
 _PIECE = 1 << 20
+_NAMED = 8  # of the routes, in the answer to a request for another one
 
 
 class Refused(Exception):
@@ -27,11 +29,18 @@ class Refused(Exception):
         self.status, self.headers = status, headers or {}
 
 
+class File(NamedTuple):
+    """An answer that is no JSON: its bytes and what they are."""
+
+    content: bytes
+    media_type: str
+
+
 class Answers(Protocol):
     """What a server answers, without HTTP."""
 
     @property
-    def routes(self) -> Mapping[tuple[str, str], Callable[[bytes], dict[str, Any]]]:
+    def routes(self) -> Mapping[tuple[str, str], Callable[[bytes], dict[str, Any] | File]]:
         """(method, path) -> the answer to a body, which may raise :class:`Refused`; a GET has an empty one."""
         ...
 
@@ -45,7 +54,7 @@ class RewardServer(ThreadingHTTPServer):
 
     Args:
         port: 0 takes any that is free. token: what requests must carry as ``Authorization: Bearer ...``.
-        max_bytes: the largest body that is read.
+        max_bytes: the largest body that is read. handler: what answers a request.
 
     Raises:
         UsageError: an address beyond this machine without a token, or one that cannot be had.
@@ -53,25 +62,34 @@ class RewardServer(ThreadingHTTPServer):
 
     request_queue_size = 128  # the processes of a trainer all ask at once
 
-    def __init__(self, service: Answers, host: str, port: int, token: str | None, max_bytes: int) -> None:
-        if not token and not _is_loopback(host):
+    def __init__(
+        self,
+        service: Answers,
+        host: str,
+        port: int,
+        token: str | None,
+        max_bytes: int,
+        handler: type[Handler] | None = None,
+    ) -> None:
+        if not token and not is_loopback(host):
             raise UsageError(f"--host {host} can be reached from other machines: give a --token with it")
         self.service, self.token, self.max_bytes = service, token, max_bytes
         try:
-            super().__init__((host, port), _Handler)
+            super().__init__((host, port), handler or Handler)
         except (OSError, OverflowError) as error:
             raise UsageError(f"cannot listen on {host}:{port} ({error}): choose another --port or --host") from error
         self.url = f"http://{host}:{self.server_address[1]}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is that of this machine alone."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """One request a connection."""
 
     server: RewardServer
@@ -88,18 +106,26 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         self._unread = int(length) if length.isdecimal() else 0
         try:
+            self.check_sender()
             self._send(HTTPStatus.OK, self._asked_for())
         except Refused as refused:
             self._drop_body()
             self._send(refused.status, self.server.service.error(refused), refused.headers)
 
-    def _asked_for(self) -> dict[str, Any]:
-        if self.server.token and not _same(self.headers.get("Authorization", ""), f"Bearer {self.server.token}"):
+    def check_sender(self) -> None:
+        """Whether the request comes from one who may ask.
+
+        Raises:
+            Refused: it does not.
+        """
+        if self.server.token and not same(self.headers.get("Authorization", ""), f"Bearer {self.server.token}"):
             raise Refused(HTTPStatus.UNAUTHORIZED, "send the server's token as 'Authorization: Bearer TOKEN'")
+
+    def _asked_for(self) -> dict[str, Any] | File:
         routes = self.server.service.routes
         if answer := routes.get((self.command, self.path)):
             return answer(self._body() if self.command == "POST" else b"")
-        known = " or ".join(f"{method} {path}" for method, path in routes)
+        known = " or ".join(f"{method} {path}" for method, path in islice(routes, _NAMED))
         raise Refused(HTTPStatus.NOT_FOUND, f"no {self.command} {self.path} here: {known}")
 
     def _body(self) -> bytes:
@@ -122,11 +148,13 @@ class _Handler(BaseHTTPRequestHandler):
         while self._unread and (piece := self.rfile.read(min(self._unread, _PIECE))):
             self._unread -= len(piece)
 
-    def _send(self, status: HTTPStatus, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
-        content = json.dumps(body, allow_nan=False).encode()
+    def _send(
+        self, status: HTTPStatus, body: Mapping[str, Any] | File, headers: Mapping[str, str] | None = None
+    ) -> None:
+        content, media_type = body if isinstance(body, File) else _as_json(body)
         try:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Connection", "close")
             for name, text in (headers or {}).items():
@@ -147,6 +175,10 @@ class _Handler(BaseHTTPRequestHandler):
             super().log_request(code, size)
 
 
-def _same(given: str, expected: str) -> bool:
+def _as_json(body: Mapping[str, Any]) -> File:
+    return File(json.dumps(body, allow_nan=False).encode(), "application/json")
+
+
+def same(given: str, expected: str) -> bool:
     """Compared in constant time, so that the token cannot be guessed letter by letter."""
     return hmac.compare_digest(given.encode(), expected.encode())

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,8 @@ def calibrate(service: Service, *more: str) -> list[str]:
     return ["judge", "calibrate", "run", "--scorer", "vlm-if:mode=thinking", "--judge", judge, *more]
 
 
-def table(name: str) -> pd.DataFrame:
+def table(name: str) -> Any:
+    """A table of the calibration; typed as anything, for pandas cannot tell what a cell holds."""
     return pd.read_csv(Path("calibration") / f"{name}.csv", keep_default_na=False, na_values=["nan", "NaN"])
 
 

@@ -50,7 +50,7 @@ def test_one_token_that_is_not_on_the_scale_is_no_number(told: dict[str, float] 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=lambda scale: scale.name)
 def test_what_a_contract_writes_it_reads(scale: object) -> None:
-    ours = [Reasoned(scale)] + ([OneToken(scale)] if scale in SINGLE else [])  # type: ignore[arg-type, list-item]
+    ours = [Reasoned(scale)] + ([OneToken(scale)] if scale in SINGLE else [])  # type: ignore[arg-type]
     for of in ours:
         for value in of.scale.values.values():
             reading = of.read(of.write(value, "the lamp is red"))
