@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -224,12 +225,13 @@ def _score(plan: Plan, writer: RunWriter, progress: Progress | None) -> None:
     if not scorers:
         return
     judges = {scorer.asker.info.id: scorer.asker for scorer in scorers if isinstance(scorer, AsksJudge)}
+    stop = threading.Event()
     for asker in judges.values():
-        asker.expect_answers()
+        asker.expect_answers(stop)
     before = {name: replace(asker.usage) for name, asker in judges.items()}
     advance = _counter(progress, "scores", len(plan.sessions))
     try:
-        scoring.score_run(scorers, plan.benchmark, plan.sessions, writer, advance)
+        scoring.score_run(scorers, plan.benchmark, plan.sessions, writer, advance, stop)
     finally:
         writer.append_judging([_judging(name, asker.usage, before[name]) for name, asker in judges.items()])
 

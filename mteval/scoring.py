@@ -20,7 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mteval.errors import Fatal, UsageError
-from mteval.pace import in_parallel
+from mteval.pace import Stopped, in_parallel
 from mteval.scorers.base import FREE_RUNNING_ONLY, Score, Scorer, ScorerInfo, TurnView
 from mteval.sessions import PROTOCOLS, ScoreKey, ScoreRecord, TurnKey, TurnRecord
 from mteval.store import RunWriter
@@ -38,11 +38,13 @@ def score_run(
     sessions: Sequence[Session],
     writer: RunWriter,
     advance: Callable[[int], None] = lambda count: None,
+    stop: threading.Event | None = None,
 ) -> None:
     """Judge what is recorded and not judged yet, session by session.
 
     Args:
         advance: told how many sessions are done, from one thread at a time.
+        stop: set when this is interrupted; the scorers' own waits end by it.
 
     Raises:
         Fatal, UsageError: a scorer can judge nothing more; what was judged before is recorded.
@@ -67,7 +69,7 @@ def score_run(
         with told:
             advance(1)
 
-    in_parallel(judge, sessions, max((scorer.info.concurrency for scorer in scorers), default=1))
+    in_parallel(judge, sessions, max((scorer.info.concurrency for scorer in scorers), default=1), stop)
 
 
 def judged_turns(info: ScorerInfo, protocol: str, turn: int, last: int) -> Iterable[int]:
@@ -128,7 +130,7 @@ def ask(scorer: Scorer, views: Sequence[TurnView]) -> list[Score]:
             raise ValueError(f"{len(scores)} scores for {len(views)} turns")
         for score in scores:
             _check(score, scorer.info)
-    except (Fatal, UsageError):
+    except (Fatal, UsageError, Stopped):
         raise
     except Exception as error:
         if len(views) > 1:

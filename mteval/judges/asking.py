@@ -103,27 +103,31 @@ class Asker:
     ) -> None:
         self.judge, self.known, self.usage = judge, known, Usage()
         self._retry, self._clock = retry or Retry(), clock
-        most = judge.info.concurrency
-        self._pace = Pace(most, sleep=self._retry.sleep)
-        self._pool = ThreadPoolExecutor(most, thread_name_prefix="judge")
+        self._pool = ThreadPoolExecutor(judge.info.concurrency, thread_name_prefix="judge")
         self._one = threading.Lock()
-        self._unanswered, self._down_until, self._down_because = 0, float("-inf"), ""
-        self._ended: Fatal | None = None
+        self.expect_answers(threading.Event())
 
     @property
     def info(self) -> JudgeInfo:
         return self.judge.info
 
-    def expect_answers(self) -> None:
-        """A new run begins: a judge that was down, or refused, is asked again."""
+    def expect_answers(self, stop: threading.Event) -> None:
+        """A new run begins: a judge that was down, or refused, is asked again.
+
+        Args:
+            stop: set where nothing is to be waited for any more.
+        """
         with self._one:
-            self._unanswered, self._down_until, self._ended = 0, float("-inf"), None
+            self._unanswered, self._down_until, self._down_because = 0, float("-inf"), ""
+            self._ended: Fatal | None = None
+            self._stop = stop
+            self._pace = Pace(self.info.concurrency, sleep=self._retry.sleep, stop=stop)
 
     def ask(self, asked: Sequence[Asked]) -> list[Reading]:
         """The readings in the order of what is asked.
 
         Raises:
-            Fatal: nothing more can be asked of the judge.
+            Fatal: nothing more can be asked of the judge. Stopped: the run is to end.
         """
         size = self.info.batch_size
         futures: list[Future[list[Reading]]] = [
@@ -177,7 +181,7 @@ class Asker:
         if self._clock() < self._down_until:
             error = Transient(f"{self.info.id} does not answer, so it was not asked ({self._down_because})")
             return [Answer(error=error) for _ in questions]
-        answered = self._retry.ask(questions, self._call)
+        answered = self._retry.ask(questions, self._call, self._stop)
         with self._one:
             for answer, attempts in answered:
                 self.usage.calls += attempts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from mteval.judges.asking import Asked, Asker, opened
 from mteval.judges.base import Answer, JudgeInfo, Question
 from mteval.judges.cache import Cache, key_of
 from mteval.judges.contract import SCALES, FreeText, Reasoned
-from mteval.pace import Retry
+from mteval.pace import Retry, Stopped
 
 SCORE = Reasoned(SCALES["0-10"])
 RED, BLUE = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
@@ -200,3 +201,13 @@ def test_scorers_that_name_one_judge_share_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UsageError, match="OPENAI_API_KEY"):
         opened({"name": "openai", "args": {"model": "secret-less"}}, "vlm-if")
+
+
+def test_a_wait_ends_where_the_run_is_to_end() -> None:
+    stop, began = threading.Event(), time.monotonic()
+    of = Asker(Scripted(*[Answer(error=RateLimited("later", 60.0))] * 50), None, Retry(5, sleep=None))
+    of.expect_answers(stop)
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(Stopped):
+        of.ask([asked()])
+    assert time.monotonic() - began < 10
