@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Loading", "loads", "one_of", "pick_device", "pick_dtype"]
 
 _OFFLOADS = ("none", "text", "model", "sequential", "group")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _QUANTIZATIONS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "fp8": "torchao"}
 """Name -> the library that does it."""
 _LARGE = ("transformer", "unet", "text_encoder", "text_encoder_2")
@@ -120,6 +121,8 @@ class Loading:
         import torch
 
         parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+        if device == "cpu":
+            _keep_freed_memory()
         if device == "cpu" and "vae" in parts and all(weight.dim() < 5 for weight in pipe.vae.parameters()):
             pipe.vae.to(memory_format=torch.channels_last)  # its convolutions take half the time
         if self.offload == "model":
@@ -213,3 +216,17 @@ def _shapes(network: Any) -> dict[str, Any]:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a batch frees for the next one, in blocks of up to 32 MB.
+
+    It gives large blocks back to the system, which clears every page anew at the next batch: about a sixth of the time
+    of a small model on the CPU. Other libraries are left as they are.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 2**25)
+        mallopt(_TRIM_THRESHOLD, 2**30)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,26 @@ def test_it_does_what_the_card_says(tmp_path: Path) -> None:
     evidence = runpy.run_path(str(EVIDENCE / "card.py"))["Table"].read("leaderboard.csv")
     expected = evidence.get("marginal_success", 2, "teacher-forced")["value"]
     assert row.value == pytest.approx(expected, abs=0.2)
+
+
+PAGES = """
+import resource
+import torch
+from PIL import Image
+from mteval.editors.base import EditRequest
+from mteval.editors.flux_kontext import TinyKontext
+
+torch.set_num_threads(1)
+editor, image = TinyKontext(), Image.new("RGB", (96, 96), "grey")
+batch = [EditRequest("s", 1, image, "Add a red circle", seed) for seed in range(32)]
+editor.edit(batch)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+editor.edit(batch)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries free memory in other ways")
+def test_a_batch_uses_the_memory_that_the_one_before_it_freed() -> None:
+    done = subprocess.run([sys.executable, "-c", PAGES], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 5000, "pages of 4 KB; without it they are several times as many"
