@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -50,9 +51,19 @@ def list_names(
             continue
         found = names(_KINDS[plural])
         width = max(map(len, found))
-        for name, path in found.items():
-            typer.echo(f"  {name:{width}}  {path}")
+        for name in found:
+            typer.echo(f"  {name:{width}}  {_what(_KINDS[plural], name)}")
     return 0
+
+
+def _what(kind: Kind, name: str) -> str:
+    """The first sentence of its module's docstring, or why there is none."""
+    try:
+        cls = resolve(kind, name)
+    except UsageError as error:  # one package that is broken hides no other
+        return " ".join(str(error).split())
+    words = " ".join((sys.modules[cls.__module__].__doc__ or cls.__qualname__).split("\n\n")[0].split())
+    return words.partition(". ")[0].rstrip(".").replace("``", "")
 
 
 def _editors() -> None:

@@ -313,6 +313,9 @@ def test_list_names_what_there_is(said: Callable[..., tuple[int, str, str]]) -> 
     out = said("list")[1]
     assert all(word in out for word in ("editors:", "tiny-kontext", "benchmarks:", "shapes", "scorers:", "shapes-if"))
     assert "shapes-if" not in said("list", "editors")[1]
+    told = dict(line.split(maxsplit=1) for line in said("list", "scorers")[1].splitlines()[1:])
+    assert set(told) == set(registry.names("scorer"))
+    assert told["shapes-if"].startswith("Instruction following on ShapesEdit") and "``" not in "".join(told.values())
 
 
 def test_list_judges_says_what_each_is_and_the_flag_that_uses_it(said: Callable[..., tuple[int, str, str]]) -> None:
