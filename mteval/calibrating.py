@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mteval import calibration
-from mteval.estimators import Part, Rate, Sources
 from mteval.labels import Labels
-from mteval.scorers.base import Score, TurnView
+from mteval.scorers.base import TurnView
 from mteval.scoring import ask
 from mteval.stats import Estimate
 
@@ -97,6 +96,8 @@ def probes(scorer: VlmScorer, views: Sequence[TurnView], seed: int = 0) -> list[
 
     An instruction or an image of another session may fit by chance: a few wrong answers there are not the judge's.
     """
+    import pandas as pd
+
     others = _others(views, seed)
     following = scorer.info.measures == "instruction_following"
     kinds: list[tuple[str, str, bool, Callable[[TurnView, TurnView], TurnView]]] = [
@@ -105,24 +106,15 @@ def probes(scorer: VlmScorer, views: Sequence[TurnView], seed: int = 0) -> list[
     ]
     if following:
         kinds.append(("instruction of another session", "not done", False, _other_instruction))
+    threshold = scorer.info.success_threshold
+    high = _CONSISTENT if threshold is None else threshold
     found = []
     for name, expected, is_high, make in kinds:
         scores = ask(scorer, [make(view, other) for view, other in zip(views, others, strict=True)])
-        threshold = scorer.info.success_threshold
-        high = _CONSISTENT if threshold is None else threshold
-        right = [float((score.value >= high) == is_high) for score in scores if score.value is not None]
-        found.append(Probe(name, expected, _rate(right), _unread(scores)))
+        right = np.array([(score.value >= high) == is_high for score in scores if score.value is not None], float)
+        each = pd.Series(np.arange(len(right)))
+        found.append(Probe(name, expected, calibration.rate(right, each), len(scores) - len(right)))
     return found
-
-
-def _unread(scores: Sequence[Score]) -> int:
-    return sum(score.value is None for score in scores)
-
-
-def _rate(values: Sequence[float]) -> Estimate:
-    ones, mean = np.ones(len(values)), float(np.mean(values)) if values else float("nan")
-    part = Part(np.array(values, float), ones, np.zeros(len(values), np.int64), mean, mean)
-    return Rate((part,)).estimate(Sources(np.arange(len(values)), len(values)))
 
 
 def _others(views: Sequence[TurnView], seed: int) -> list[TurnView]:

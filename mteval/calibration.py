@@ -178,8 +178,8 @@ def corrected(table: pd.DataFrame, labelled: pd.DataFrame | None = None) -> Corr
     specificity = (int((1 - judged[label == 0]).sum()), int((label == 0).sum()))
     mine = table[table["label"].notna()]
     return Corrected(
-        labelled=_rate(mine["label"].to_numpy(float), mine["source_id"]),
-        raw=_rate(everything, table["source_id"]),
+        labelled=rate(mine["label"].to_numpy(float), mine["source_id"]),
+        raw=rate(everything, table["source_id"]),
         rogan_gladen=rogan_gladen(
             int(everything.sum()),
             len(everything),
@@ -206,11 +206,12 @@ def _effect(judged: pd.Series[float], source_ids: pd.Series[str]) -> float:
     return design_effect(np.asarray(judged, np.float64), _sources(source_ids))
 
 
-def _rate(values: Floats, source_ids: pd.Series[str]) -> Estimate:
+def rate(values: Floats, source_ids: pd.Series[Any]) -> Estimate:
+    """The mean of values of 0 or 1."""
     return Rate((_part(pd.Series(values), pd.Series(np.ones(len(values)))),)).estimate(_sources(source_ids))
 
 
-def _sources(source_ids: pd.Series[str]) -> Sources:
+def _sources(source_ids: pd.Series[Any]) -> Sources:
     codes, names = pd.factorize(source_ids, sort=True)
     return Sources(codes.astype(np.int64), len(names))
 

@@ -207,11 +207,7 @@ def summarise(writer: RunWriter) -> Run:
 
     writer.canonicalise()
     config = writer.config
-    measures = {name: info["measures"] for name, info in config["scorers"].items()}
-    ranges = {name: (info["low"], info["high"]) for name, info in config["scorers"].items()}
-    turns = metrics.turn_table(writer.turn_records())
-    scores = metrics.score_table(writer.score_records())
-    writer.write_metrics(metrics.compute(turns, scores, measures, ranges))
+    writer.write_metrics(metrics.of_records(writer.turn_records(), writer.score_records(), config["scorers"]))
     writer.write_costs()
     writer.write_with(LEADERBOARD, lambda path: save_table(csv.leaderboard([writer]), path))
     writer.write_with(REPORT, lambda path: html.write([writer], path))

@@ -48,8 +48,8 @@ goes would move the mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,7 @@ import pandas as pd
 from mteval.cells import Cells, before, conditional, differences, product, rate, share, two_in_a_row
 from mteval.estimators import Difference, Distance, Gap, Mean, Overall, Part, Quantity, Rate, ratio
 from mteval.scorers.base import FREE_RUNNING_ONLY, VERDICTS, Measure
-from mteval.sessions import TURN_STATES
+from mteval.sessions import TURN_STATES, ScoreRecord, TurnRecord
 from mteval.stats import Estimate, spread
 from mteval.tables import Grid, score_table, turn_table
 
@@ -105,6 +105,15 @@ class Label(NamedTuple):
     turn: int | None
     task_type: str
     metric: str
+
+
+def of_records(
+    turns: Iterable[TurnRecord], scores: Iterable[ScoreRecord], scorers: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
+    """:func:`compute` on the records of a run, whose run.json names its ``scorers``."""
+    measures = {name: info["measures"] for name, info in scorers.items()}
+    ranges = {name: (info["low"], info["high"]) for name, info in scorers.items()}
+    return compute(turn_table(turns), score_table(scores), measures, ranges)
 
 
 def compute(

@@ -145,16 +145,12 @@ def _written(cell: Cell | None) -> str:
 
 def _remarks(group: Sequence[Shown], made: Board) -> list[str]:
     """What a reader has to know of the table, one sentence each."""
+    from mteval.report.board import unequal
+
     said = [made.note] if made.note else []
     said += [f"{row.run.name} is {row.unranked}." for row in made.rows if row.unranked]
     own = f"; {made.own_units} in the unit of the scorer" if made.own_units else ""
     said.append(f"Per cent, EB in points{own}.")
     if any(cell and cell.bounds for row in made.rows for cell in row.cells):
         said.append("In brackets: from all that is missing failed to all of it succeeded.")
-    longer = [run.name for run in group if run.turns > made.turn]
-    if longer:
-        said.append(f"Turn {made.turn} is the last that all have; {', '.join(longer)} went on.")
-    sizes = sorted({int(run.config["limit"]) for run in group})
-    if len(sizes) > 1:
-        said.append(f"The runs hold {sizes[0]} to {sizes[-1]} sessions: only the ties are of the same ones.")
-    return said
+    return said + unequal(group, made.turn)

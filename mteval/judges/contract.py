@@ -45,6 +45,11 @@ class Scale:
         """For a person or a model: ``0, 1, 2`` or ``no, yes``."""
         return ", ".join(self.values)
 
+    @property
+    def spoken(self) -> bool:
+        """Whether it is made of words, not of numbers."""
+        return not any(word.isdigit() for word in self.values)
+
     def share(self, value: float) -> float:
         """Where a value lies between the worst (0) and the best (1)."""
         return (value - self.low) / (self.high - self.low)
@@ -155,8 +160,11 @@ class Reasoned:
 
     @property
     def format(self) -> str:
-        spoken = all(not word.isdigit() for word in self.scale.values)
-        what = f'one of "{self.scale.words}"' if spoken else f"a number from {self.scale.low:g} to {self.scale.high:g}"
+        what = (
+            f'one of "{self.scale.words}"'
+            if self.scale.spoken
+            else f"a number from {self.scale.low:g} to {self.scale.high:g}"
+        )
         return f'First think it through in a few sentences. Then end with one line of JSON, {{"score": S}}, S {what}.'
 
     @property
@@ -165,9 +173,8 @@ class Reasoned:
 
     def read(self, answer: Answer) -> Reading:
         if answer.truncated:
-            reason = f"the reply was cut at {self.tokens} tokens"
-            return Reading("truncated", text=answer.text, reason=reason)
-        found = _objects(answer.text)
+            return truncated(answer, self.tokens)
+        found = [(start, said) for start, said in json_values(answer.text, "{") if "score" in said]
         if len(found) != 1:
             what = "no JSON" if not found else f"{len(found)} JSON objects"
             return self._no(answer, f"the reply holds {what} with a score")
@@ -186,8 +193,7 @@ class Reasoned:
             return self.scale.values.get(said.strip().lower())
         if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
             return None
-        spoken = all(not word.isdigit() for word in self.scale.values)
-        return float(said) if not spoken and self.scale.low <= said <= self.scale.high else None
+        return float(said) if not self.scale.spoken and self.scale.low <= said <= self.scale.high else None
 
     def write(self, value: float, reasoning: str = "") -> Answer:
         """An answer in this format that is read as ``value``: for judges of our own."""
@@ -211,7 +217,7 @@ class FreeText:
 
     def read(self, answer: Answer) -> Reading:
         if answer.truncated:
-            return Reading("truncated", text=answer.text, reason=f"the reply was cut at {self.tokens} tokens")
+            return truncated(answer, self.tokens)
         text = answer.text.strip()
         if not text:
             return Reading("parse_error", reason="an empty reply")
@@ -233,21 +239,25 @@ def contract(mode: Mode, scale: str, tokens: int = 1024) -> OneToken | Reasoned:
     raise UsageError(f"unknown mode '{mode}': {nearest(mode, ['non-thinking', 'thinking'])}")
 
 
-def _objects(text: str) -> list[tuple[int, dict[str, Any]]]:
-    """Every JSON object of the text that has a ``score``, with its place; an object within another is not one."""
+def truncated(answer: Answer, tokens: int) -> Reading:
+    """Of a reply that ended at the limit."""
+    return Reading("truncated", text=answer.text, reason=f"the reply was cut at {tokens} tokens")
+
+
+def json_values(text: str, opening: str) -> list[tuple[int, Any]]:
+    """Every JSON value of the text that begins with ``opening`` and is not inside of another, with its place."""
     found = []
     position = 0
-    for match in re.finditer(r"\{", text):
+    for match in re.finditer(re.escape(opening), text):
         decoded = _decoded(text, match.start()) if match.start() >= position else None
         if decoded is not None:
             said, position = decoded
-            if "score" in said:
-                found.append((match.start(), said))
+            found.append((match.start(), said))
     return found
 
 
-def _decoded(text: str, start: int) -> tuple[dict[str, Any], int] | None:
-    """The JSON object that begins at ``start``, and where it ends; None where there is none."""
+def _decoded(text: str, start: int) -> tuple[Any, int] | None:
+    """The JSON value that begins at ``start``, and where it ends; None where there is none."""
     try:
         said, end = json.JSONDecoder().raw_decode(text, start)
     except (ValueError, RecursionError):

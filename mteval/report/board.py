@@ -110,6 +110,18 @@ class Board(NamedTuple):
         return ", ".join(column.symbol for column in self.columns if column.unit == OWN)
 
 
+def unequal(runs: Sequence[Shown], turn: int) -> list[str]:
+    """Where the runs of a board differ in length, a sentence each: turns, sessions."""
+    said = []
+    longer = [run.name for run in runs if run.turns > turn]
+    if longer:
+        said.append(f"Turn {turn} is the last that all have; {', '.join(longer)} went on.")
+    sizes = sorted({int(run.config["limit"]) for run in runs})
+    if len(sizes) > 1:
+        said.append(f"The runs hold {sizes[0]} to {sizes[-1]} sessions: only the ties are of the same ones.")
+    return said
+
+
 def board(runs: Sequence[Shown], by: str | None = None) -> Board:
     """The leaderboard at the last turn that all runs have.
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mteval.report.board import Board, Measured, Row, board
+from mteval.report.board import Board, Measured, Row, board, unequal
 from mteval.report.numbers import PERCENT
 from mteval.report.runs import Shown
 
@@ -135,13 +135,7 @@ def _notes(runs: Sequence[Shown], made: Board) -> list[str]:
         said.append("–: not measured.")
     said += [made.note] if made.note else []
     said += _mixed(runs, made.columns)
-    longer = [run.name for run in runs if run.turns > made.turn]
-    if longer:
-        said.append(f"Turn {made.turn} is the last that all have; {', '.join(longer)} went on.")
-    sizes = sorted({int(run.config["limit"]) for run in runs})
-    if len(sizes) > 1:
-        said.append(f"The runs hold {sizes[0]} to {sizes[-1]} sessions: only the ties are of the same ones.")
-    return said
+    return said + unequal(runs, made.turn)
 
 
 def _mixed(runs: Sequence[Shown], columns: Sequence[Measured]) -> list[str]:

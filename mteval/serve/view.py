@@ -69,13 +69,7 @@ class Growing(RunFolder):
 
         if self._is_summed_up:
             return super().metrics()
-        scorers = self.config["scorers"]
-        table = metrics.compute(
-            metrics.turn_table(self._turn_records),
-            metrics.score_table(self._score_records),
-            {name: info["measures"] for name, info in scorers.items()},
-            {name: (info["low"], info["high"]) for name, info in scorers.items()},
-        )
+        table = metrics.of_records(self._turn_records, self._score_records, self.config["scorers"])
         return table.astype({"turn": "Int64", **dict.fromkeys(("value", "low", "high", "worst", "best"), "float64")})
 
     def _newest(self, *names: str) -> int:

@@ -5,7 +5,6 @@ Needs a Chromium on the PATH (Debian: ``apt install chromium``); skipped where t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +83,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     site.write([run], folder / "site")
     return (folder / "site" / site.PAGE).as_uri()
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("browser") / "profile") as started:
-        yield started
-
-
-@pytest.fixture
-def browser(chromium: Browser) -> Iterator[Browser]:
-    """The browser, whose console must stay empty."""
-    chromium.trouble.clear()
-    yield chromium
-    assert chromium.trouble == []
 
 
 def look(browser: Browser, page: str, view: str, width: int = 1280, *, dark: bool = False) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -33,20 +32,6 @@ _GOT = """(async () => {
   }
   return pages.join("\\n");
 })()"""
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("browser") / "profile") as started:
-        yield started
-
-
-@pytest.fixture
-def browser(chromium: Browser) -> Iterator[Browser]:
-    """The browser, whose console must stay empty."""
-    chromium.trouble.clear()
-    yield chromium
-    assert chromium.trouble == []
 
 
 def press(browser: Browser, key: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mteval.benchmarks.make.pool import Thing
 from mteval.judges.base import Answer
-from mteval.judges.contract import Reading
+from mteval.judges.contract import Reading, json_values, truncated
 
 OBJECTS = (
     "Which objects of this photo could somebody ask an image editor to change? List at most twelve, those that are "
@@ -59,7 +59,7 @@ class Objects:
 
     def read(self, answer: Answer) -> Reading:
         if answer.truncated:
-            return Reading("truncated", text=answer.text, reason=f"the reply was cut at {self.tokens} tokens")
+            return truncated(answer, self.tokens)
         try:
             found = listed(answer.text)
         except ValueError as error:
@@ -73,27 +73,11 @@ def listed(text: str) -> list[Thing]:
     Raises:
         ValueError: it is not of the format; says where.
     """
-    lists = _lists(text)
+    lists = [value for _, value in json_values(text, "[")]
     if len(lists) != 1:
         raise ValueError("the reply holds no JSON list" if not lists else f"the reply holds {len(lists)} JSON lists")
     things = [_thing(entry, place) for place, entry in enumerate(lists[0], 1)]
     return [thing for thing in things if thing.object.split()[-1] not in _PEOPLE]
-
-
-def _lists(text: str) -> list[list[Any]]:
-    """Every JSON list of the text that is not inside of another."""
-    found, end = [], 0
-    decoder = json.JSONDecoder()
-    for match in re.finditer(r"\[", text):
-        if match.start() < end:
-            continue
-        try:
-            value, end = decoder.raw_decode(text, match.start())
-        except ValueError:
-            end = match.start()
-            continue
-        found.append(value)
-    return found
 
 
 def _thing(entry: Any, place: int) -> Thing:
@@ -145,7 +129,7 @@ class Invented:
 
     def read(self, answer: Answer) -> Reading:
         if answer.truncated:
-            return Reading("truncated", text=answer.text, reason=f"the reply was cut at {self.tokens} tokens")
+            return truncated(answer, self.tokens)
         said = answer.text.strip()
         word = said if self.letters else re.sub(r"^(a|an|the) ", "", said.lower())
         if not NAME.fullmatch(word) or len(word.split()) > self.most:
