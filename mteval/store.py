@@ -58,7 +58,6 @@ COSTS = "costs.csv"
 REPORT = "report.html"
 
 _TEMPORARY = ".partial"
-_ENCODERS = 4
 _FLOATS = ("value", "low", "high", "worst", "best")  # columns of the metrics table
 
 Record = TurnRecord | ScoreRecord
@@ -294,8 +293,8 @@ class RunWriter(RunFolder):
             os.close(self._lock)
             raise
         self._one = threading.RLock()  # several sessions may be at work: one of them writes at a time
-        self._pool = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="png")
-        self._behind = ThreadPoolExecutor(1, thread_name_prefix="records")
+        # One thread: more of them take from the one that runs the model what they gain.
+        self._behind = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     def __enter__(self) -> Self:
         return self
@@ -312,7 +311,6 @@ class RunWriter(RunFolder):
     def close(self) -> None:
         """Unlock the folder, when what is still being written behind is written."""
         self._behind.shutdown()
-        self._pool.shutdown()
         if not any(self.path.iterdir()):
             self.path.rmdir()
         os.close(self._lock)
@@ -335,10 +333,10 @@ class RunWriter(RunFolder):
         """Begin to store images, which must not be changed any more."""
         for image in images:
             image.load()  # what is read at its first use may be used by two at once
-        return [Kept(self, self._pool.submit(self._put_image, image), image) for image in images]
+        return [Kept(self, self._behind.submit(self._put_image, image), image) for image in images]
 
     def behind(self, write: Callable[[], None]) -> Future[None]:
-        """Begin to write while others go on; what is begun later is written later."""
+        """Begin to write while others go on: images and writes are stored in the order in which they were begun."""
         return self._behind.submit(write)
 
     def _put_image(self, image: Image) -> str:
@@ -349,7 +347,7 @@ class RunWriter(RunFolder):
         path = self.image_path(content)
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._replace(path, encoded, part=f".{threading.get_ident()}")
+            self._replace(path, encoded)
         return content
 
     def append_turns(self, records: Sequence[TurnRecord], timings: Sequence[Timing]) -> None:
@@ -448,8 +446,8 @@ class RunWriter(RunFolder):
     def _write_records(self, name: str, records: Mapping[Any, Record]) -> None:
         self.write_text(name, "".join(f"{encode(records[key])}\n" for key in sorted(records)))
 
-    def _replace(self, path: Path, content: bytes, part: str = "") -> None:
-        partial = path.with_name(f"{path.name}{part}{_TEMPORARY}")
+    def _replace(self, path: Path, content: bytes) -> None:
+        partial = path.with_name(f"{path.name}{_TEMPORARY}")
         partial.write_bytes(content)
         partial.replace(path)
 

@@ -1,6 +1,6 @@
 """A rollout of mteval against the loop a user would write, and against the model's own arithmetic, side by side.
 
-    python benchmarks/speed/rollout.py
+    python benchmarks/speed/rollout.py [--sessions 200]
 
 The plain loop loads the pipeline as diffusers does and calls it for one session after the other, turn by turn, with the
 settings of the weights. The model's own time is that of its text encoders, codec and transformer on the very batches of
@@ -13,6 +13,7 @@ other program wants the two cores, and that of all threads.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import statistics
 import tempfile
@@ -34,7 +35,7 @@ from mteval.rollout import Options, roll_out
 from mteval.sessions import Session
 from mteval.store import RunWriter
 
-ROUNDS, SESSIONS, TURNS = 5, 50, 3
+ROUNDS, TURNS = 5, 3
 BENCHMARK = ShapesEdit(split="train")
 
 
@@ -112,7 +113,7 @@ CLOCKS = {
 }
 
 
-def measure(work: Callable[[], None]) -> list[float]:
+def measure(work: Callable[[], object]) -> list[float]:
     """Seconds by each of the clocks."""
     began = [clock() for clock in CLOCKS.values()]
     work()
@@ -120,25 +121,30 @@ def measure(work: Callable[[], None]) -> list[float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=200)
+    count = parser.parse_args().sessions
     quiet()
     torch.set_num_threads(1)
-    editor, sessions = TinyKontext(), BENCHMARK.sessions(TURNS, SESSIONS)
+    editor, sessions = TinyKontext(), BENCHMARK.sessions(TURNS, count)
+    size = editor.info.batch_size
+    alone = [arithmetic(editor, sessions[first : first + size]) for first in range(0, count, size)]
     folder = packaged("tiny-kontext")
     pipe = FluxKontextPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     sampling = sampling_defaults(folder, FluxKontext.published(folder))
     rounds = []
     with tempfile.TemporaryDirectory() as root:  # removed when all is measured
-        works: list[Callable[[], None]] = [
+        works: list[Callable[[], object]] = [
             partial(ours, editor, sessions, Path(root)),
             partial(plain, pipe, sampling, sessions),
-            arithmetic(editor, sessions),
+            lambda: [run() for run in alone],
         ]
         for work in works:  # the first time loads what is loaded lazily
             work()
         for k in range(ROUNDS):
             rounds.append([measure(work) for work in works])
-            rates = ", ".join(f"{SESSIONS * TURNS / took[0]:.1f}" for took in rounds[-1])
+            rates = ", ".join(f"{count * TURNS / took[0]:.1f}" for took in rounds[-1])
             print(f"round {k + 1}: turns/s of rollout, plain loop, model alone: {rates}")
     for k, what in enumerate(CLOCKS):
         seconds = [[took[k] for took in each] for each in rounds]

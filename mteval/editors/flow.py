@@ -230,8 +230,9 @@ class FlowEditor(ABC):
 
         size = self.working_size(images[0][-1].size)
         resized = [[_resized(image, size) for image in shown] for shown in images]
-        texts = self.texts(instructions, images)
+        # The images first: text encoding is many small steps, which storing the last call's images would hold up.
         latents = self._latents([image for shown in resized for image in shown])
+        texts = self.texts(instructions, images)
         return Condition(
             text={name: torch.stack([text[name] for text in texts]) for name in texts[0]},
             image=latents.reshape(len(images), -1, latents.shape[2]),

@@ -194,6 +194,12 @@ class FlowPipeline(FlowEditor):
         return [getattr(self.pipe, name) for name in self.encoders]
 
     @property
+    def _codec_dtype(self) -> torch.dtype:
+        """Of its first weight: diffusers looks at all of them to say it, which takes longer than the pixels do."""
+        dtype: torch.dtype = next(iter(self.pipe.vae.parameters())).dtype
+        return dtype
+
+    @property
     def _stride(self) -> int:
         """Pixels a side of one token: the codec's scale, packed 2 x 2."""
         return int(self.pipe.vae_scale_factor) * 2
@@ -252,7 +258,7 @@ class FlowPipeline(FlowEditor):
     def pixels(self, images: Sequence[Image]) -> torch.Tensor:
         """[n, 3, height, width] in -1..1, on the device and in the codec's format."""
         pixels: torch.Tensor = self.pipe.image_processor.preprocess(list(images))
-        return pixels.to(self.device, self.pipe.vae.dtype)
+        return pixels.to(self.device, self._codec_dtype)
 
     def shown(self, pixels: torch.Tensor) -> list[Image]:
         """[n, 3, height, width] in -1..1 as RGB images of 8 bit."""

@@ -96,7 +96,7 @@ class _Flux2(FlowPipeline):
     def decode(self, latents: torch.Tensor, size: tuple[int, int]) -> list[Image]:
         vae = self.pipe.vae
         width, height = (side // self._stride for side in size)
-        grid = latents.transpose(1, 2).unflatten(2, (height, width)).to(vae.dtype)
+        grid = latents.transpose(1, 2).unflatten(2, (height, width)).to(self._codec_dtype)
         mean = vae.bn.running_mean.view(1, -1, 1, 1).to(grid)
         std = (vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).sqrt().to(grid)
         return self.shown(vae.decode(self.pipe._unpatchify_latents(grid * std + mean), return_dict=False)[0])

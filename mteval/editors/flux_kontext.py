@@ -118,7 +118,8 @@ class FluxKontext(FlowPipeline):
 
     def decode(self, latents: torch.Tensor, size: tuple[int, int]) -> list[Image]:
         vae = self.pipe.vae
-        unpacked = self.pipe._unpack_latents(latents.to(vae.dtype), size[1], size[0], self.pipe.vae_scale_factor)
+        latents = latents.to(self._codec_dtype)
+        unpacked = self.pipe._unpack_latents(latents, size[1], size[0], self.pipe.vae_scale_factor)
         return self.shown(
             vae.decode(unpacked / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
         )

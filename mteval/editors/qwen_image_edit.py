@@ -158,7 +158,7 @@ class QwenImageEdit(FlowPipeline):
         import torch
 
         vae = self.pipe.vae
-        grid = self.pipe._unpack_latents(latents, size[1], size[0], self.pipe.vae_scale_factor).to(vae.dtype)
+        grid = self.pipe._unpack_latents(latents, size[1], size[0], self.pipe.vae_scale_factor).to(self._codec_dtype)
         mean, std = (torch.tensor(vae.config[name]).view(1, -1, 1, 1, 1).to(grid) for name in _STATISTICS)
         return self.shown(vae.decode(grid * std + mean, return_dict=False)[0][:, :, 0])
 
