@@ -6,6 +6,7 @@ Three sources say the same words: a YAML file, the flags of the command line (th
     model:                       # one, or a list of them
       name: synthetic
       args: {success: 0.8}
+      title: four of five        # what tables call it; optional
     benchmark: shapes            # a name alone, or name and args like a model
     protocol: [free-running, teacher-forced]
     turns: 5
@@ -56,6 +57,20 @@ class Named(BaseModel):
         return ",".join(f"{key}={value}" for key, value in names.items())
 
 
+class Model(Named):
+    """An editor and its arguments.
+
+    Attributes:
+        title: what tables and pages call it; None = its name with its arguments.
+    """
+
+    title: str | None = Field(default=None, min_length=1)
+
+    @property
+    def label(self) -> str:
+        return self.title or super().label
+
+
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
@@ -65,6 +80,7 @@ def _several(value: Any) -> Any:
 
 
 OneNamed = Annotated[Named, BeforeValidator(_named)]
+OneModel = Annotated[Model, BeforeValidator(_named)]
 Names = Annotated[tuple[OneNamed, ...], BeforeValidator(_several)]
 
 
@@ -92,7 +108,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    model: OneNamed = Named(name="tiny-kontext")
+    model: OneModel = Model(name="tiny-kontext")
     benchmark: OneNamed = Named(name="shapes")
     scorers: Names | None = None
     judge: OneNamed | None = None
@@ -139,7 +155,7 @@ def build(settings: Mapping[str, Any], origin: str = "") -> list[RunConfig]:
     except ValidationError as error:
         raise UsageError(where + _first(error)) from error
     for index, run in enumerate(runs):
-        if run.model in [other.model for other in runs[:index]]:
+        if run.model.typed in [other.model.typed for other in runs[:index]]:
             raise UsageError(f"{where}model '{run.model.label}' is given twice with the same arguments")
     return runs
 

@@ -200,8 +200,12 @@ def retry(plan: Plan, progress: Progress | None = None) -> Run:
     return execute(plan, editor, progress)
 
 
-def summarise(writer: RunWriter) -> Run:
-    """Put the records in canonical order and write all that is derived from them: metrics, tables, report."""
+def summarise(writer: RunWriter, sessions: int | None = None) -> Run:
+    """Put the records in canonical order and write all that is derived from them: metrics, tables, report.
+
+    Args:
+        sessions: how many the report shows, see :func:`mteval.report.html.write`.
+    """
     from mteval import metrics
     from mteval.report import csv, html
 
@@ -210,7 +214,7 @@ def summarise(writer: RunWriter) -> Run:
     writer.write_metrics(metrics.of_records(writer.turn_records(), writer.score_records(), config["scorers"]))
     writer.write_costs()
     writer.write_with(LEADERBOARD, lambda path: save_table(csv.leaderboard([writer]), path))
-    writer.write_with(REPORT, lambda path: html.write([writer], path))
+    writer.write_with(REPORT, lambda path: html.write([writer], path, sessions))
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     writer.write_json(RUN, {**config, "clock": {**config["clock"], "finished": finished}})
     return Run(RunFolder(writer.path))

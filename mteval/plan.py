@@ -90,7 +90,7 @@ def prepare(
     _check_told_apart(scorers)
     _check_measured(scorers)
     identity = {
-        "model": config.model.model_dump(),
+        "model": config.model.model_dump(exclude={"title"}),
         "dtype": config.dtype,
         "benchmark": config.benchmark.model_dump(),
         "benchmark_variant": info.variant,

@@ -29,10 +29,10 @@ def doctor(
     Example:
       mteval doctor --model flux-kontext --model-args pretrained=./FLUX.1-Kontext-dev
     """
-    from mteval.config import Named, RunConfig, parse_arguments
+    from mteval.config import Model, Named, RunConfig, parse_arguments
 
     args = {key: value for text in model_args or [] for key, value in parse_arguments(text).items()}
-    config = RunConfig(model=Named(name=model, args=args), benchmark=Named(name=benchmark), limit=1, turns=1)
+    config = RunConfig(model=Model(name=model, args=args), benchmark=Named(name=benchmark), limit=1, turns=1)
     steps: list[tuple[str, Callable[[], str]]] = [
         ("packages", _packages),
         ("accelerator", _accelerator),

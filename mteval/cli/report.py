@@ -26,6 +26,10 @@ def report(
             "--site", help="A folder with every session to look through, in place of one page. [default: site]"
         ),
     ] = False,
+    sessions: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many sessions a page shows at most; a site has all. [default: 30]"),
+    ] = None,
 ) -> int:
     """Write metrics, leaderboard and report again from the records; for several runs a joint report too.
 
@@ -41,23 +45,23 @@ def report(
     done = []
     for folder in folders:
         with RunWriter(folder.path) as writer:
-            done.append(summarise(writer))
+            done.append(summarise(writer, sessions))
         typer.echo(f"report       {folder.path / REPORT}\nleaderboard  {folder.path / LEADERBOARD}")
     if site:
         whole_site(done, output or folders[0].path.absolute().parent / "site")
     elif len(done) > 1 or output:
-        joint(done, output or folders[0].path.absolute().parent)
+        joint(done, output or folders[0].path.absolute().parent, sessions)
     return 0
 
 
-def joint(runs: Sequence[Run], folder: Path) -> None:
+def joint(runs: Sequence[Run], folder: Path, sessions: int | None = None) -> None:
     """Write one report.html and leaderboard.csv of several runs into ``folder``."""
     from mteval.report import csv, html
 
     folder.mkdir(parents=True, exist_ok=True)
     folders = [run.folder for run in runs]
     save_table(csv.leaderboard(folders), folder / LEADERBOARD)
-    html.write(folders, folder / REPORT)
+    html.write(folders, folder / REPORT, sessions)
     typer.echo(f"joint report       {folder / REPORT}\njoint leaderboard  {folder / LEADERBOARD}")
 
 

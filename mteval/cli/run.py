@@ -21,7 +21,7 @@ _ARGV = "mteval.argv"
 
 
 class InOrder(TyperCommand):
-    """Keeps the raw arguments, because ``--model-args`` belongs to the ``--model`` before it."""
+    """Keeps the raw arguments: ``--model-args`` and ``--title`` belong to the ``--model`` before them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta[_ARGV] = list(args)
@@ -34,6 +34,7 @@ def run(
     model_args: Annotated[
         list[str] | None, typer.Option(help="key=value,key=[a,b] for the --model before it. Repeatable.")
     ] = None,
+    title: Annotated[list[str] | None, typer.Option(help="What tables call the --model before it. Repeatable.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark, or module:Class. [default: shapes]")] = None,
     benchmark_args: Annotated[list[str] | None, typer.Option(help="key=value,key=[a,b]. Repeatable.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file, or a shipped suite; flags win.")] = None,
@@ -174,26 +175,28 @@ def verdict(runs: Sequence[Run], configs: Sequence[RunConfig]) -> int:
 
 
 def _models(argv: Sequence[str], base: Any) -> list[Any]:
-    """The models as typed, each with its ``--model-args``; without ``--model`` the arguments join those of ``base``."""
+    """The models as typed, each with what belongs to it; without ``--model`` the arguments join those of ``base``."""
     from mteval.config import parse_arguments
 
     models: list[dict[str, Any]] = []
     early: dict[str, Any] = {}
-    for option, value in _options(argv, ("--model", "--model-args")):
+    for option, value in _options(argv, ("--model", "--model-args", "--title")):
         if option == "--model":
             models.append({"name": value, "args": {}})
-        elif models:
-            models[-1]["args"].update(parse_arguments(value))
+        elif option == "--title":
+            (models[-1] if models else early)["title"] = value
         else:
-            early.update(parse_arguments(value))
+            (models[-1] if models else early).setdefault("args", {}).update(parse_arguments(value))
     if models and early:
-        raise UsageError(f"--model-args belongs to the --model before it: move it behind --model {models[0]['name']}")
+        raise UsageError(
+            f"--model-args and --title belong to the --model before them: move them behind --model {models[0]['name']}"
+        )
     if models:
         return models
     bases = list(base) if isinstance(base, list | tuple) else [base]
     if early and len(bases) > 1:
-        raise UsageError("--model-args without --model, but the configuration has several models")
-    return [_with_args(item, None, [early]) for item in bases]
+        raise UsageError("--model-args or --title without --model, but the configuration has several models")
+    return [_with_args(item, None, [early.pop("args", {})]) | early for item in bases]
 
 
 def _options(argv: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -210,10 +213,12 @@ def _with_args(base: Any, name: str | None, given: Sequence[str | Mapping[str, A
     from mteval.config import parse_arguments
 
     start = base if isinstance(base, dict) else {"name": base}
-    args = dict(start.get("args", {})) if name in (None, start["name"]) else {}
+    if name not in (None, start["name"]):
+        start = {"name": name}
+    args = dict(start.get("args", {}))
     for item in given:
         args.update(parse_arguments(item) if isinstance(item, str) else item)
-    return {"name": name or start["name"], "args": args}
+    return {**start, "args": args}
 
 
 def _scorers(typed: Sequence[str]) -> list[dict[str, Any]]:

@@ -134,7 +134,10 @@ def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def command(config: Mapping[str, Any]) -> str:
     """The command that makes this run again."""
     asked = RunConfig.model_validate(config["settings"])
-    words = ["mteval", "run", *_named("model", asked.model), *_named("benchmark", asked.benchmark)]
+    words = ["mteval", "run", *_named("model", asked.model)]
+    if asked.model.title is not None:
+        words += ["--title", asked.model.title]
+    words += _named("benchmark", asked.benchmark)
     if asked.scorers is not None:
         for scorer in [scorer.typed for scorer in asked.scorers] or ["none"]:
             words += ["--scorers", scorer]

@@ -40,19 +40,22 @@ class Chapter(NamedTuple):
     cards: list[films.Card]
 
 
-def write(runs: Sequence[RunFolder], path: Path) -> None:
+def write(runs: Sequence[RunFolder], path: Path, sessions: int | None = None) -> None:
     """Write the page of several runs; the same runs give the same bytes.
+
+    Args:
+        sessions: how many are shown at most, of all benchmarks together; None = films.SESSIONS.
 
     Raises:
         UsageError: a run has not come to its end.
     """
-    path.write_text(render(runs), "utf-8")
+    path.write_text(render(runs, sessions), "utf-8")
 
 
-def render(runs: Sequence[RunFolder]) -> str:
+def render(runs: Sequence[RunFolder], sessions: int | None = None) -> str:
     """The page as text."""
     found = chapters(runs)
-    budget, most = films.IMAGE_BYTES // len(found), max(1, films.SESSIONS // len(found))
+    budget, most = films.IMAGE_BYTES // len(found), max(1, (sessions or films.SESSIONS) // len(found))
     shown = [run for group in found for run in group]
     environment = templates()
     script = file_of(environment, "filter.js")

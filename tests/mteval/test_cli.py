@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from mteval import registry
 from mteval.cli import app
 from mteval.cli.run import _models
 from mteval.errors import UsageError
+from mteval.report.about import command as command_of
 from mteval.store import RunFolder
 from mteval.verdict import Condition, Tolerance
 from tests.mteval.fakes import Faulty, Painter, Rows
@@ -113,8 +115,30 @@ def test_model_args_belong_to_the_model_before_them() -> None:
         {"name": "c", "args": {"w": 0, "x": 1}}
     ]
     assert _models([], "tiny-kontext") == [{"name": "tiny-kontext", "args": {}}]
-    with pytest.raises(UsageError, match="move it behind --model a"):
-        _models(["--model-args", "x=1", "--model", "a"], "tiny-kontext")
+    for early in ("--model-args=x=1", "--title=mine"):
+        with pytest.raises(UsageError, match="move them behind --model a"):
+            _models([early, "--model", "a"], "tiny-kontext")
+
+
+def test_a_title_is_what_tables_call_a_model_and_no_part_of_the_run(
+    said: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    assert _models(["--model", "a", "--title", "first", "--model=b", "--title=second"], "tiny-kontext") == [
+        {"name": "a", "args": {}, "title": "first"},
+        {"name": "b", "args": {}, "title": "second"},
+    ]
+    assert _models(["--title=mine"], {"name": "c", "args": {"w": 0}}) == [
+        {"name": "c", "args": {"w": 0}, "title": "mine"}
+    ]
+    for title in ("before <b>", "after"):
+        code, out, err = said("run", *PAINTER, "--title", title, "--output", tmp_path / "run")
+        assert code == 0, err
+        assert f"{title} on " in out
+        config = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert config["model"] == title
+        assert "title" not in config["identity"]["model"]
+        assert f"--title {shlex.quote(title)}" in command_of(config)
+        assert set(pd.read_csv(tmp_path / "run" / "leaderboard.csv")["model"]) == {title}
 
 
 def test_a_run_writes_every_file_and_ends_with_a_table_and_paths(

@@ -149,6 +149,10 @@ def test_large_images_stay_within_the_budget(tmp_path: Path) -> None:
     assert len(page) < 2 * films.IMAGE_BYTES
 
 
+def test_a_page_shows_as_many_sessions_as_asked_for(run: RunFolder) -> None:
+    assert [html.render([run], sessions).count('class="card"') for sessions in (1, 3)] == [1, 3]
+
+
 def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", sessions=4)
     (run.path / "metrics.json").unlink()
