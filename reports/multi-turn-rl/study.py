@@ -1,8 +1,8 @@
 """Multi-turn reinforcement learning against its rivals, on tiny-kontext: ``python reports/multi-turn-rl/study.py``.
 
 Every recipe is trained with every seed and tested once; the verdicts on each test session stay in ``verdicts/``, and
-README.md, comparisons.csv and results.png are made from them. What is there already is not done again, so the same
-command goes on after an interruption, and ``--only-report`` trains and tests nothing.
+README.md, comparisons.csv, results.png and curves.png are made from them. What is there already is not done again, so
+the same command goes on after an interruption, and ``--only-report`` trains and tests nothing.
 """
 
 from __future__ import annotations
@@ -58,17 +58,13 @@ class Shown(NamedTuple):
 O_3 = Shown("O_3", "overall", 3, FREE)
 S_10 = Shown("S_10", "turn_success", 10, FREE)
 EB_10 = Shown("EB_10", "exposure_bias", 10, PAIRED)
-ALL = (
-    O_3,
-    Shown("S_3", "turn_success", 3, FREE),
-    Shown("M_1", "marginal_success", 1, FREE),
-    Shown("M_3", "marginal_success", 3, FREE),
-    Shown("M_10", "marginal_success", 10, FREE),
-    S_10,
-    Shown("TF_3", "marginal_success", 3, FORCED),
-    Shown("CC_3", "content_consistency", 3, FREE),
-    EB_10,
-)
+M_1 = Shown("M_1", "marginal_success", 1, FREE)
+M_3 = Shown("M_3", "marginal_success", 3, FREE)
+M_10 = Shown("M_10", "marginal_success", 10, FREE)
+TF_3 = Shown("TF_3", "marginal_success", 3, FORCED)
+CC_3 = Shown("CC_3", "content_consistency", 3, FREE)
+ALL = (O_3, Shown("S_3", "turn_success", 3, FREE), M_1, M_3, M_10, S_10, TF_3, CC_3, EB_10)
+HEADLINES = (O_3, S_10, EB_10)
 
 
 def call(module: str, *arguments: str) -> None:
@@ -81,16 +77,23 @@ def train(work: Path, method: str, seed: int) -> Path:
     """The trained editor's folder."""
     folder = work / f"{method}-{seed}"
     call("mttrain", "run", method, f"seed={seed}", f"output={folder}")  # a finished run is only exported again
+    VERDICTS.mkdir(exist_ok=True)
+    (VERDICTS / f"{method}-{seed}.json").write_text(json.dumps(told(folder), indent=1) + "\n")
+    return folder / "trained"
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What a training run says of itself: its cost, what it measured on validation sessions on the way, its recipe."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    told = {
+    names = {"forwards": "spent", **{what.symbol: f"validation/{what.metric}@{what.turn}" for what in HEADLINES}}
+    measured = [line for line in lines if names[O_3.symbol] in line]
+    return {
         "iterations": len(lines),
         "forwards": lines[-1]["spent"],
         "minutes": round(sum(line["seconds"] for line in lines) / 60, 1),
+        "validation": [{name: line[key] for name, key in names.items()} for line in measured],
         "recipe": json.loads((folder / "recipe.json").read_text()),
     }
-    VERDICTS.mkdir(exist_ok=True)
-    (VERDICTS / f"{method}-{seed}.json").write_text(json.dumps(told, indent=1) + "\n")
-    return folder / "trained"
 
 
 def test(work: Path, name: str, editor: Sequence[str], sessions: int) -> None:
@@ -170,6 +173,39 @@ def points(found: Any) -> str:
     return f"{100 * found['difference']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
 
 
+def goals(mine: pd.DataFrame) -> dict[str, bool]:
+    """What was asked of multi-turn reinforcement learning before the test, and whether a run gave it.
+
+    Args:
+        mine: the comparisons of one method and seed.
+    """
+    gain = {what: row(mine, what, against=BASE) for what in ALL}
+    rivals = {rival: [row(mine, what, against=rival) for what in (O_3, EB_10)] for rival in RIVALS[:2]}
+    beaten = {METHODS[rival]: better["low"] > 0 > fewer["high"] for rival, (better, fewer) in rivals.items()}
+    return {
+        "O_3 rises by 7 or more, its interval is above 3": gain[O_3]["difference"] >= 0.07 and gain[O_3]["low"] > 0.03,
+        "M_3 and M_10 rise more than M_1": min(gain[M_3]["difference"], gain[M_10]["difference"])
+        > gain[M_1]["difference"],
+        "EB_10 falls (interval)": gain[EB_10]["high"] < 0,
+        "EB_10 falls by a third": gain[EB_10]["difference"] <= -gain[EB_10]["value_b"] / 3,
+        "TF_3 and M_1 fall by less than 1 (interval)": min(gain[TF_3]["low"], gain[M_1]["low"]) > -0.01,
+        "CC_3 falls by 1 at most": gain[CC_3]["difference"] >= -0.01,
+        **{f"better than {name} in O_3 and EB_10 (intervals)": bool(better) for name, better in beaten.items()},
+    }
+
+
+def asked(table: pd.DataFrame, seeds: Sequence[int]) -> str:
+    """The table of :func:`goals`."""
+    columns: dict[str, dict[str, bool]] = {}
+    for method, seed in product(OURS, seeds):
+        mine = table[(table["method"] == method) & (table["seed"] == seed)]
+        if {BASE, *RIVALS} <= set(mine["against"]):
+            columns[f"{METHODS[method].removeprefix('multi-turn ')} {seed}"] = goals(mine)
+    first = next(iter(columns.values()))
+    rows = [[goal, *("yes" if found[goal] else "no" for found in columns.values())] for goal in first]
+    return grid(["", *columns], rows)
+
+
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
@@ -189,7 +225,7 @@ def report(table: pd.DataFrame, seeds: Sequence[int]) -> str:
         gains.append([*label, *(points(row(mine, what, against=BASE)) for what in ALL)])
         for rival in RIVALS:
             if rival in set(mine["against"]):
-                both = [points(row(mine, what, against=rival)) for what in (O_3, S_10, EB_10)]
+                both = [points(row(mine, what, against=rival)) for what in HEADLINES]
                 rivals.append([METHODS[method], METHODS[rival], str(seed), *both])
         run = json.loads((VERDICTS / f"{method}-{seed}.json").read_text())
         cost.append([*label, f"{run['forwards']:,.0f}", f"{run['iterations']:,}", f"{run['minutes']:.0f}"])
@@ -198,7 +234,8 @@ def report(table: pd.DataFrame, seeds: Sequence[int]) -> str:
         sessions=f"{sessions:,}",
         start=grid(["", *symbols], [start]),
         gains=grid(["method", "seed", *symbols], gains),
-        rivals=grid(["method", "against", "seed", "O_3", "S_10", "EB_10"], rivals),
+        rivals=grid(["method", "against", "seed", *(what.symbol for what in HEADLINES)], rivals),
+        asked=asked(table, seeds),
         cost=grid(["method", "seed", "image forwards", "iterations", "minutes on one core"], cost),
     )
 
@@ -206,7 +243,7 @@ def report(table: pd.DataFrame, seeds: Sequence[int]) -> str:
 def draw(table: pd.DataFrame, path: Path) -> None:
     """O_3, S_10 and EB_10 of every method, a dot a seed with its 95 % interval of the difference to the base."""
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", sharey=True)
-    for axis, what in zip(axes, (O_3, S_10, EB_10), strict=True):
+    for axis, what in zip(axes, HEADLINES, strict=True):
         for k, method in enumerate(METHODS):
             for seed in sorted(set(table["seed"])):
                 found = row(table, what, method=method, seed=seed, against=BASE)
@@ -220,6 +257,29 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         axis.set_xlabel("points against tiny-kontext")
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks([len(METHODS) - k for k in range(len(METHODS))], list(METHODS.values()))
+    figure.savefig(path, dpi=110)
+
+
+def draw_curves(path: Path) -> None:
+    """O_3, S_10 and EB_10 on the validation sessions over the training, a line a run."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    styles = dict(zip(METHODS, (("C0", "-"), ("C1", "-"), ("C2", "--"), ("C7", "--"), ("C7", ":")), strict=True))
+    for method, (color, line) in styles.items():
+        label: str | None = METHODS[method]
+        for told_of in sorted(VERDICTS.glob(f"{method}-*.json")):
+            measured = json.loads(told_of.read_text()).get("validation")
+            if measured:
+                spent = [point["forwards"] / 1e5 for point in measured]
+                for axis, what in zip(axes, HEADLINES, strict=True):
+                    values = [100 * point[what.symbol] for point in measured]
+                    axis.plot(spent, values, line, color=color, marker="o", ms=3, lw=1.2, label=label)
+                label = None
+    for axis, what in zip(axes, HEADLINES, strict=True):
+        axis.set_title(f"{what.symbol} (lower is better)" if what is EB_10 else what.symbol)
+        axis.set_xlabel("image forwards, in 100,000")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("per cent of 100 validation sessions")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS), frameon=False)
     figure.savefig(path, dpi=110)
 
 
@@ -248,6 +308,19 @@ EB_10 is better where it is lower. `supervised, own inputs` needs the reference 
 not have.
 
 {rivals}
+
+## What was asked of it, and what came out
+
+Stated before the test; "no" is a shortfall.
+
+{asked}
+
+## On the way
+
+The best point by O_3 is what a run keeps. Each is one measurement of 100 sessions, so a line moves by some points of
+its own.
+
+![O_3, S_10 and EB_10 on validation sessions during the training](curves.png)
 
 ## What it cost
 
@@ -281,6 +354,7 @@ def main() -> None:
     table = compared(wanted.seeds)
     table.round(6).to_csv(COMPARISONS, index=False)
     draw(table, HERE / "results.png")
+    draw_curves(HERE / "curves.png")
     (HERE / "README.md").write_text(report(table, wanted.seeds), "utf-8")
 
 
