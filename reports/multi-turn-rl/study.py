@@ -311,7 +311,7 @@ not have.
 
 ## What was asked of it, and what came out
 
-Stated before the test; "no" is a shortfall.
+Stated before the test; "no" is a shortfall. [tried.md](tried.md) has what was tried on validation sessions.
 
 {asked}
 
