@@ -58,7 +58,6 @@ def render(runs: Sequence[RunFolder], sessions: int | None = None) -> str:
     budget, most = films.IMAGE_BYTES // len(found), max(1, (sessions or films.SESSIONS) // len(found))
     shown = [run for group in found for run in group]
     environment = templates()
-    script = file_of(environment, "filter.js")
     return environment.get_template("page.html").render(
         title=f"{title(shown)} · mteval",
         chapters=[chapter(group, films.cards(group, budget, most)) for group in found],
@@ -67,16 +66,17 @@ def render(runs: Sequence[RunFolder], sessions: int | None = None) -> str:
         about=about,
         runs=shown,
         style=Markup(file_of(environment, "style.css")),
-        script=Markup(script),
-        script_hash=digest(script),
+        scripts=[Markup(file_of(environment, "filter.js"))],
     )
 
 
 def templates() -> Environment:
     """Everything is escaped but what is marked as safe; a name that is missing is an error."""
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("mteval.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["sha256"] = _digest
+    return environment
 
 
 def file_of(environment: Environment, name: str) -> str:
@@ -85,7 +85,7 @@ def file_of(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def digest(script: str) -> str:
+def _digest(script: str) -> str:
     """What a page's policy names a script by, so that no other one runs."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 

@@ -72,7 +72,6 @@ def render(groups: Sequence[list[Shown]]) -> str:
     """``index.html`` as text."""
     shown = [run for group in groups for run in group]
     environment = html.templates()
-    scripts = [html.file_of(environment, f"site/{name}.js") for name in SCRIPTS]
     found = [html.chapter(group, []) for group in groups]
     return environment.get_template("site/page.html").render(
         title=f"{html.title(shown)} · mteval",
@@ -82,8 +81,7 @@ def render(groups: Sequence[list[Shown]]) -> str:
         about=about,
         runs=shown,
         style=Markup(html.file_of(environment, "style.css") + html.file_of(environment, "site/site.css")),
-        scripts=[Markup(script) for script in scripts],
-        hashes=[html.digest(script) for script in scripts],
+        scripts=[Markup(html.file_of(environment, f"site/{name}.js")) for name in SCRIPTS],
         data=Markup(inline(data([(chapter.runs, chapter.board) for chapter in found]))),
     )
 

@@ -274,11 +274,10 @@ def _page() -> str:
     from mteval.report import html
 
     environment = html.templates()
-    script = html.file_of(environment, "label/label.js")
     return environment.get_template("label/page.html").render(
+        title="Labelling · mteval",
         style=Markup(html.file_of(environment, "style.css") + html.file_of(environment, "label/label.css")),
-        script=Markup(script),
-        script_hash=html.digest(script),
+        scripts=[Markup(html.file_of(environment, "label/label.js"))],
     )
 
 
