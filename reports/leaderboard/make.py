@@ -15,6 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 RECIPES = {"tiny-nft": "tiny-kontext after NFT", "tiny-grpo": "tiny-kontext after GRPO"}
 TRAINED, RUNS = Path("runs/multi-turn-rl"), Path("runs/leaderboard")
+TURNS = 8  # later, a whole background has been exchanged in every session, and nothing is left for CC to look at
 
 
 def call(module: str, *arguments: str) -> None:
@@ -28,15 +29,18 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=400)
     wanted = parser.parse_args()
 
-    editors = [f"--model={name}" for name in ("codec", "identity", "tiny-kontext")]
+    editors = {"tiny-kontext": ["--model=tiny-kontext"]}
     for recipe, title in RECIPES.items():
         folder = TRAINED / f"{recipe}-{wanted.seed}"
         call("mttrain", "run", recipe, f"seed={wanted.seed}", f"output={folder}")
         trained = f"--model-args=pretrained={folder / 'trained'},device=cpu"
-        editors += ["--model=flux-kontext", trained, f"--title={title}, seed {wanted.seed}"]
-    call("mteval", "run", "--config=shapes-standard", f"--limit={wanted.sessions}", *editors, f"--output={RUNS}")
+        editors[folder.name] = ["--model=flux-kontext", trained, f"--title={title}, seed {wanted.seed}"]
+    editors |= {control: [f"--model={control}"] for control in ("codec", "identity")}
+    common = "--config=shapes-standard", f"--turns={TURNS}", f"--limit={wanted.sessions}"
+    for name, editor in editors.items():
+        call("mteval", "run", *common, *editor, f"--output={RUNS / name}")
     # Two sessions are shown, so that the page stays small enough for a repository.
-    call("mteval", "report", *map(str, sorted(RUNS.glob("*/"))), "--sessions=2", f"--output={HERE}")
+    call("mteval", "report", *(str(RUNS / name) for name in editors), "--sessions=2", f"--output={HERE}")
 
 
 if __name__ == "__main__":
