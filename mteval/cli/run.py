@@ -196,7 +196,8 @@ def _models(argv: Sequence[str], base: Any) -> list[Any]:
     bases = list(base) if isinstance(base, list | tuple) else [base]
     if early and len(bases) > 1:
         raise UsageError("--model-args or --title without --model, but the configuration has several models")
-    return [_with_args(item, None, [early.pop("args", {})]) | early for item in bases]
+    args = early.pop("args", {})
+    return [_with_args(item, None, [args]) | early for item in bases]
 
 
 def _options(argv: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, str]]:

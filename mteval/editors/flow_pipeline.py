@@ -196,7 +196,7 @@ class FlowPipeline(FlowEditor):
     @property
     def _codec_dtype(self) -> torch.dtype:
         """Of its first weight: diffusers looks at all of them to say it, which takes longer than the pixels do."""
-        dtype: torch.dtype = next(iter(self.pipe.vae.parameters())).dtype
+        dtype: torch.dtype = next(self.pipe.vae.parameters()).dtype
         return dtype
 
     @property

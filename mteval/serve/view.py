@@ -69,8 +69,7 @@ class Growing(RunFolder):
 
         if self._is_summed_up:
             return super().metrics()
-        table = metrics.of_records(self._turn_records, self._score_records, self.config["scorers"])
-        return table.astype({"turn": "Int64", **dict.fromkeys(("value", "low", "high", "worst", "best"), "float64")})
+        return metrics.of_records(self._turn_records, self._score_records, self.config["scorers"])
 
     def _newest(self, *names: str) -> int:
         """When the last of some files was written; 0 = none is there."""

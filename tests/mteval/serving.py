@@ -41,14 +41,20 @@ def running(
     service: Answers, token: str | None = None, max_bytes: int = 10**8, port: int = 0
 ) -> Iterator[RewardServer]:
     """A service behind HTTP, in a thread of this process."""
-    with RewardServer(service, "127.0.0.1", port, token, max_bytes) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with RewardServer(service, "127.0.0.1", port, token, max_bytes) as server, answering(server):
+        yield server
+
+
+@contextmanager
+def answering(server: RewardServer) -> Iterator[None]:
+    """Within it a server answers, in a thread of this process."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 @contextmanager

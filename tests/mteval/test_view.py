@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from mteval.serve.server import RewardServer
 from mteval.serve.view import Growing, View, page_server
 from mteval.store import METRICS, ROLLOUTS, SCORES, RunFolder
 from tests.mteval.report.make import FREE, make_run
+from tests.mteval.serving import answering
 
 Said = Callable[..., tuple[int, str, str]]
 JSON = {"Content-Type": "application/json"}
@@ -54,14 +54,8 @@ def run(made: RunFolder, tmp_path: Path) -> RunFolder:
 
 @contextmanager
 def paged(service: Any, token: str | None = None) -> Iterator[RewardServer]:
-    with page_server(service, "127.0.0.1", 0, token) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with page_server(service, "127.0.0.1", 0, token) as server, answering(server):
+        yield server
 
 
 @contextmanager
