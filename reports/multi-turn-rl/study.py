@@ -182,7 +182,8 @@ def goals(mine: pd.DataFrame) -> dict[str, bool]:
         mine: the comparisons of one method and seed.
     """
     gain = {what: row(mine, what, against=BASE) for what in ALL}
-    rivals = {rival: [row(mine, what, against=rival) for what in (O_3, EB_10)] for rival in RIVALS[:2]}
+    tested = [rival for rival in RIVALS[:2] if rival in set(mine["against"])]
+    rivals = {rival: [row(mine, what, against=rival) for what in (O_3, EB_10)] for rival in tested}
     beaten = {METHODS[rival]: better["low"] > 0 > fewer["high"] for rival, (better, fewer) in rivals.items()}
     return {
         "O_3 rises by 7 or more, its interval is above 3": gain[O_3]["difference"] >= 0.07 and gain[O_3]["low"] > 0.03,
@@ -201,10 +202,11 @@ def asked(table: pd.DataFrame, seeds: Sequence[int]) -> str:
     columns: dict[str, dict[str, bool]] = {}
     for method, seed in product(OURS, seeds):
         mine = table[(table["method"] == method) & (table["seed"] == seed)]
-        if {BASE, *RIVALS[:2]} <= set(mine["against"]):
+        if not mine.empty:
             columns[f"{METHODS[method].removeprefix('multi-turn ')} {seed}"] = goals(mine)
-    first = next(iter(columns.values()))
-    rows = [[goal, *("yes" if found[goal] else "no" for found in columns.values())] for goal in first]
+    said = {True: "yes", False: "no", None: "not tested yet"}
+    every = dict.fromkeys(goal for found in columns.values() for goal in found)
+    rows = [[goal, *(said[found.get(goal)] for found in columns.values())] for goal in every]
     return grid(["", *columns], rows)
 
 
