@@ -175,16 +175,17 @@ def points(found: Any) -> str:
     return f"{100 * found['difference']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
 
 
-def goals(mine: pd.DataFrame) -> dict[str, bool]:
-    """What was asked of multi-turn reinforcement learning before the test, and whether a run gave it.
+def goals(mine: pd.DataFrame) -> dict[str, bool | None]:
+    """What was asked of multi-turn reinforcement learning before the test, and whether a run gave it; None: not tested.
 
     Args:
         mine: the comparisons of one method and seed.
     """
     gain = {what: row(mine, what, against=BASE) for what in ALL}
-    tested = [rival for rival in RIVALS[:2] if rival in set(mine["against"])]
-    rivals = {rival: [row(mine, what, against=rival) for what in (O_3, EB_10)] for rival in tested}
-    beaten = {METHODS[rival]: better["low"] > 0 > fewer["high"] for rival, (better, fewer) in rivals.items()}
+    beaten: dict[str, bool | None] = {}
+    for rival in RIVALS[:2]:
+        better, fewer = (row(mine, what, against=rival) for what in (O_3, EB_10))
+        beaten[METHODS[rival]] = None if better is None else bool(better["low"] > 0 > fewer["high"])
     return {
         "O_3 rises by 7 or more, its interval is above 3": gain[O_3]["difference"] >= 0.07 and gain[O_3]["low"] > 0.03,
         "M_3 and M_10 rise more than M_1": min(gain[M_3]["difference"], gain[M_10]["difference"])
@@ -193,20 +194,20 @@ def goals(mine: pd.DataFrame) -> dict[str, bool]:
         "EB_10 falls by a third": gain[EB_10]["difference"] <= -gain[EB_10]["value_b"] / 3,
         "TF_3 and M_1 fall by less than 1 (interval)": min(gain[TF_3]["low"], gain[M_1]["low"]) > -0.01,
         "CC_3 falls by 1 at most": gain[CC_3]["difference"] >= -0.01,
-        **{f"better than {name} in O_3 and EB_10 (intervals)": bool(better) for name, better in beaten.items()},
+        **{f"better than {name} in O_3 and EB_10 (intervals)": better for name, better in beaten.items()},
     }
 
 
 def asked(table: pd.DataFrame, seeds: Sequence[int]) -> str:
     """The table of :func:`goals`."""
-    columns: dict[str, dict[str, bool]] = {}
+    columns: dict[str, dict[str, bool | None]] = {}
     for method, seed in product(OURS, seeds):
         mine = table[(table["method"] == method) & (table["seed"] == seed)]
         if not mine.empty:
             columns[f"{METHODS[method].removeprefix('multi-turn ')} {seed}"] = goals(mine)
     said = {True: "yes", False: "no", None: "not tested yet"}
-    every = dict.fromkeys(goal for found in columns.values() for goal in found)
-    rows = [[goal, *(said[found.get(goal)] for found in columns.values())] for goal in every]
+    first = next(iter(columns.values()))
+    rows = [[goal, *(said[found[goal]] for found in columns.values())] for goal in first]
     return grid(["", *columns], rows)
 
 
