@@ -25,7 +25,7 @@ def call(module: str, *arguments: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=2, help="of the training")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--sessions", type=int, default=400)
     wanted = parser.parse_args()
 
