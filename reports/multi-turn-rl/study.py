@@ -216,6 +216,18 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
+def summary(base: pd.DataFrame) -> str:
+    """A line a method: the mean of the seeds' differences to the base, the least and the most."""
+    rows = []
+    for method, mine in base.groupby("method", sort=False):
+        line = [METHODS[str(method)], str(mine["seed"].nunique())]
+        for what in HEADLINES:
+            gains = [100 * row(mine, what, seed=seed)["difference"] for seed in mine["seed"].unique()]
+            line.append(f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})")
+        rows.append(line)
+    return grid(["method", "seeds", *(what.symbol for what in HEADLINES)], rows)
+
+
 def report(table: pd.DataFrame, seeds: Sequence[int]) -> str:
     """README.md."""
     symbols = [what.symbol for what in ALL]
@@ -237,6 +249,7 @@ def report(table: pd.DataFrame, seeds: Sequence[int]) -> str:
     sessions = pd.read_csv(VERDICTS / f"{BASE}.csv.gz", usecols=["session"])["session"].nunique()
     return TEXT.format(
         sessions=f"{sessions:,}",
+        summary=summary(base),
         start=grid(["", *symbols], [start]),
         gains=grid(["method", "seed", *symbols], gains),
         rivals=grid(["method", "against", "seed", *(what.symbol for what in HEADLINES)], rivals),
@@ -298,6 +311,13 @@ This is a second round. [The first](first-round.md) was tested on other sessions
 the recipes were worked on again, on validation sessions only ([tried.md](tried.md)), then fixed and tested once.
 
 ![Differences to the base with 95 % intervals, a dot a seed](results.png)
+
+Points against the base, mean of the training seeds (least to most):
+
+{summary}
+
+O_3 is the overall score after three turns, S_10 the share of conversations of ten turns in which every edit is done,
+EB_10 what an edit at turn 10 loses because its input is the model's own image.
 
 Compute is counted in image forwards of the transformer, a backward pass as two. Codec, text encoders and scorers are
 not in it: they are what the minutes show beside it.
