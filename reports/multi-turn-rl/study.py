@@ -1,8 +1,8 @@
 """Multi-turn reinforcement learning against its rivals, on tiny-kontext: ``python reports/multi-turn-rl/study.py``.
 
 Every recipe is trained with every seed and tested once; the verdicts on each test session stay in ``verdicts/``, and
-README.md, comparisons.csv, results.png and curves.png are made from them. What is there already is not done again, so
-the same command goes on after an interruption, and ``--only-report`` trains and tests nothing.
+README.md, comparisons.csv, results.png and curves.png are made from all that are there. What is done already is not
+done again, so the same command goes on after an interruption, and ``--only-report`` trains and tests nothing.
 """
 
 from __future__ import annotations
@@ -145,10 +145,11 @@ def read(name: str) -> Tables:
     return Tables(turns, scores[judged])
 
 
-def compared(seeds: Sequence[int]) -> pd.DataFrame:
-    """Every comparison that the report shows: method, seed, against, and the columns of ``mteval.compare``."""
+def compared() -> pd.DataFrame:
+    """Every comparison of what is tested so far: method, seed, against, and the columns of ``mteval.compare``."""
     names = sorted(path.name.removesuffix(".csv.gz") for path in VERDICTS.glob("*.csv.gz"))
     known = {name: read(name) for name in names}
+    seeds = sorted({int(name.rpartition("-")[2]) for name in names if name != BASE})
     found = []
     for method, seed in product(METHODS, seeds):
         rivals = [BASE, *(f"{rival}-{seed}" for rival in RIVALS if method in OURS)]
@@ -198,10 +199,10 @@ def goals(mine: pd.DataFrame) -> dict[str, bool | None]:
     }
 
 
-def asked(table: pd.DataFrame, seeds: Sequence[int]) -> str:
+def asked(table: pd.DataFrame) -> str:
     """The table of :func:`goals`."""
     columns: dict[str, dict[str, bool | None]] = {}
-    for method, seed in product(OURS, seeds):
+    for method, seed in product(OURS, sorted(set(table["seed"]))):
         mine = table[(table["method"] == method) & (table["seed"] == seed)]
         if not mine.empty:
             columns[f"{METHODS[method].removeprefix('multi-turn ')} {seed}"] = goals(mine)
@@ -228,13 +229,13 @@ def summary(base: pd.DataFrame) -> str:
     return grid(["method", "seeds", *(what.symbol for what in HEADLINES)], rows)
 
 
-def report(table: pd.DataFrame, seeds: Sequence[int]) -> str:
+def report(table: pd.DataFrame) -> str:
     """README.md."""
     symbols = [what.symbol for what in ALL]
     base = table[table["against"] == BASE]
     start = ["tiny-kontext", *(f"{100 * row(base, what)['value_b']:.1f}" for what in ALL)]
     gains, rivals, cost = [], [], []
-    for method, seed in product(METHODS, seeds):
+    for method, seed in product(METHODS, sorted(set(table["seed"]))):
         mine = table[(table["method"] == method) & (table["seed"] == seed)]
         if mine.empty:
             continue
@@ -253,7 +254,7 @@ def report(table: pd.DataFrame, seeds: Sequence[int]) -> str:
         start=grid(["", *symbols], [start]),
         gains=grid(["method", "seed", *symbols], gains),
         rivals=grid(["method", "against", "seed", *(what.symbol for what in HEADLINES)], rivals),
-        asked=asked(table, seeds),
+        asked=asked(table),
         cost=grid(["method", "seed", "image forwards", "iterations", "minutes on one core"], cost),
     )
 
@@ -379,11 +380,11 @@ def main() -> None:
     if not wanted.only_report:
         with ThreadPoolExecutor(wanted.jobs) as pool:
             list(pool.map(one, [None, *((method, seed) for seed, method in product(wanted.seeds, wanted.methods))]))
-    table = compared(wanted.seeds)
+    table = compared()
     table.round(6).to_csv(COMPARISONS, index=False)
     draw(table, HERE / "results.png")
     draw_curves(HERE / "curves.png")
-    (HERE / "README.md").write_text(report(table, wanted.seeds), "utf-8")
+    (HERE / "README.md").write_text(report(table), "utf-8")
 
 
 if __name__ == "__main__":
