@@ -9,6 +9,9 @@ from __future__ import annotations
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
 
 from mteval.errors import UsageError
 from mttrain import checkpoint
@@ -91,7 +94,17 @@ def _save_whole(policy: Policy, folder: Path) -> None:
     if policy.adapter is not None:
         policy.module.fuse_lora()
         policy.module.unload_lora()
+    _forget_last_call(pipe)
     pipe.save_pretrained(folder, safe_serialization=True)
     defaults = Path(pipe.config["_name_or_path"]) / DEFAULTS
     if defaults.is_file():
         shutil.copyfile(defaults, folder / DEFAULTS)
+
+
+def _forget_last_call(pipe: Any) -> None:
+    """A fast tokenizer stores the padding of its last call: without this the same weights leave as other files."""
+    for part in pipe.components.values():
+        tokenizer = getattr(part, "tokenizer", part)  # a processor has one inside
+        if isinstance(tokenizer, PreTrainedTokenizerFast):
+            tokenizer.backend_tokenizer.no_padding()
+            tokenizer.backend_tokenizer.no_truncation()

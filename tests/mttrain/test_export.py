@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from mteval.editors.flux_kontext import FluxKontext
 from mteval.errors import UsageError
+from mteval.pretrained import fingerprint
 from mttrain.export import export, upload
 from mttrain.finish import FINAL, LORA, TRAINED, finish
 from mttrain.trainer import Trainer
@@ -92,6 +93,13 @@ def test_all_weights_leave_as_a_pipeline_folder(pretrained: Path, tmp_path: Path
     assert loaded.working_size((96, 96)) == (SIZE, SIZE), "the sampling defaults travel along"
     for mine, theirs in zip(images(trainer), loaded.edit(REQUESTS), strict=True):
         assert difference(mine, theirs.image) <= 1
+
+
+def test_the_same_weights_leave_as_the_same_files(pretrained: Path, tmp_path: Path) -> None:
+    trainer = train(small(pretrained, tmp_path, steps=1))
+    first = fingerprint(export(trainer.policy, trainer.recipe, trainer.folder, tmp_path / "first"))
+    unused = Trainer(trainer.recipe, trainer.folder)
+    assert fingerprint(export(unused.policy, unused.recipe, unused.folder, tmp_path / "second")) == first
 
 
 def test_the_card_says_what_it_is(lora_run: Trainer, pretrained: Path) -> None:
