@@ -1,8 +1,8 @@
 """From the rewards of a group's chains to one advantage a turn: aggregation, fusion and credit, three free choices.
 
 Shapes: rewards are [groups, members, turns, rewards], float64. NaN means that there is nothing to judge (the scorer
-said ``not_applicable``), which is no failure; chains with a failed judgement are left out by ``valid`` [groups,
-members]. All statistics are over the valid members of a group, with the population standard deviation.
+said ``not_applicable``), which is no failure; what a failed judgement spoils is left out by ``valid`` [groups, members,
+turns]. All statistics are over the valid members of a group, with the population standard deviation.
 
 Sources: the multi-turn formulation of MT-EditFlow (arXiv 2606.01985), its advantage-level fusion as in GDPO, early
 stop as in Edit-R2; docs/training_math.md writes every formula out.
@@ -60,7 +60,8 @@ def advantages(
 
     Args:
         rewards: [groups, members, turns, rewards]; NaN = nothing to judge.
-        valid: [groups, members]; a group with fewer than two valid members is left out whole.
+        valid: [groups, members, turns]; a turn with fewer than two valid members in its group is left out whole. Where
+            turns belong together, as in a chain, a member is valid at all of them or at none.
         weights: [rewards], positive or negative.
         discount: g of ``discounted``.
         success: [groups, members, turns], s_{i,t}; what ``early-stop`` looks at.
@@ -70,13 +71,13 @@ def advantages(
     """
     valid = valid & (valid.sum(1, keepdims=True) >= 2)
     turns = rewards.shape[2]
-    masked = np.where(valid[:, :, None, None], rewards, np.nan)
+    masked = np.where(valid[..., None], rewards, np.nan)
     if credit in ("broadcast", "early-stop"):
         per_chain = fuse(aggregate(masked, aggregation, discount), weights, fusion)
         values = np.repeat(per_chain[:, :, None], turns, axis=2)
     else:
         values = fuse(masked if credit == "per-turn" else _to_go(masked), weights, fusion)
-    used = np.broadcast_to(valid[:, :, None], values.shape) & (np.abs(values).max(1, keepdims=True) >= EQUAL)
+    used = valid & (np.abs(values).max(1, keepdims=True) >= EQUAL)
     if credit == "early-stop":
         if success is None:
             raise ValueError("early-stop needs to know which turns succeeded")

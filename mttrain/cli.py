@@ -88,13 +88,16 @@ def export_run(
     Example: mttrain export runs/flux-kontext-nft --output my-lora
     then:    mteval run --model flux-kontext --model-args lora=my-lora
     """
+    from mteval.errors import UsageError
     from mttrain.recipe import reopen
 
     loaded = reopen(run)
     _prepare_torch()
     from mttrain.export import export, upload
-    from mttrain.trainer import Trainer
+    from mttrain.trainer import STATE, Trainer
 
+    if not (run / STATE).is_file():
+        raise UsageError(f"{run} has no checkpoint yet: nothing is trained that could be written")
     print(f"wrote {export(Trainer(loaded, run).policy, loaded, run, output, merged)}")
     if push:
         print(f"uploaded to {upload(output, push)}")
@@ -118,7 +121,7 @@ def _told(figures: Mapping[str, float]) -> dict[str, float]:
             rewards.setdefault(name.removeprefix("reward/").partition("@")[0], []).append(value)
     shown = {name: sum(values) / len(values) for name, values in rewards.items()}
     validation = {name: figures[f"validation/{name}"] for name in _WATCHED if f"validation/{name}" in figures}
-    return shown | validation or {"loss": figures["loss"]}
+    return shown | validation or {name: figures[name] for name in ("loss",) if name in figures}
 
 
 _WATCHED = ("turn_success@3", "overall@3")

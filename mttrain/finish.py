@@ -39,7 +39,13 @@ def _report(trainer: Trainer, folder: Path) -> None:
 
     recipe = trainer.recipe
     turns, limit = recipe.final.turns or recipe.rollout.turns, recipe.final.limit
-    start = registry.create("editor", recipe.editor.name, recipe.editor.args, device=str(trainer.accelerator.device))
+    start = registry.create(
+        "editor",
+        recipe.editor.name,
+        recipe.editor.args,
+        device=str(trainer.accelerator.device),
+        dtype=trainer.dtype,
+    )
     for editor, name in ((start, "before"), (trainer.policy.editor, "after")):
         validation.evaluate(
             editor, name, recipe.final.benchmark, folder / name, turns=turns, limit=limit, judge=recipe.judge

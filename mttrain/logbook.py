@@ -31,12 +31,12 @@ class Logbook:
 
     def write(self, iteration: int, figures: Mapping[str, float]) -> None:
         """Append a line; a figure that is not a number is left out."""
-        known = {name: round(value, 6) for name, value in figures.items() if math.isfinite(value)}
+        known = {name: float(f"{value:.9g}") for name, value in figures.items() if math.isfinite(value)}
         with self.path.open("a") as file:
             file.write(json.dumps({"iteration": iteration, "clock": round(time.time(), 1), **known}) + "\n")
 
 
-def claim(folder: Path, identity: Mapping[str, Any]) -> None:
+def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
     """A folder belongs to one recipe, which its ``recipe.json`` states.
 
     Raises:
@@ -50,9 +50,14 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"{folder} holds a run of another recipe (other {', '.join(differ)}): choose another output="
             )
-        return
+
+
+def claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Make the folder that of this recipe."""
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(identity, indent=2))
+    temporary = folder / f"{RECIPE}.tmp"
+    temporary.write_text(json.dumps(identity, indent=2))
+    temporary.replace(folder / RECIPE)
 
 
 def read(folder: Path) -> list[Line]:

@@ -56,10 +56,9 @@ def arithmetic(recipe: Recipe, size: Outline) -> Arithmetic:
     rollout, objective = recipe.rollout, objectives.create(recipe.objective)
     chains = rollout.groups * rollout.group_size
     edits = chains * rollout.turns
-    extra = len(set(objective.sets) - {objective.samples_with})
     sampled = size.steps if objective.inputs == "own" else 0
     forwards = edits * size.evaluations
-    training = forwards * objective.passes * (3 + extra)
+    training = forwards * objective.passes * (3 + objective.extra_forwards(recipe.optimizer.updates))
     return Arithmetic(chains, edits, forwards * sampled, training, recipe.optimizer.updates)
 
 
@@ -164,7 +163,7 @@ def rows(recipe: Recipe, name: str) -> list[tuple[str, str]]:
         ("memory a device, estimate", _gib(needs.total)),
     ]
     for devices in (1, 8, 32):
-        if rollout.groups % devices:
+        if rollout.groups % (devices * recipe.optimizer.updates):
             continue
         if recipe.precision == "bf16":
             one = seconds(recipe, size, done, devices)

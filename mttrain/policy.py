@@ -13,6 +13,7 @@ from torch import nn
 
 from mteval.editors.flow import Condition, FlowEditor, Step, euler
 from mteval.errors import UsageError
+from mteval.seeds import seed_of
 from mttrain.recipe import Adapter
 from mttrain.weights import WeightSets
 
@@ -22,6 +23,7 @@ class Policy:
 
     Args:
         adapter: trains a LoRA of this kind; None = all weights of the network.
+        seed: of the random start of a LoRA.
 
     Attributes:
         editor: its ``network`` is the one in training; its text encoders leave the memory to it.
@@ -30,7 +32,7 @@ class Policy:
         spent: image forwards through the network so far, a backward pass counted as two.
     """
 
-    def __init__(self, editor: FlowEditor, adapter: Adapter | None, checkpointing: bool = False) -> None:
+    def __init__(self, editor: FlowEditor, adapter: Adapter | None, checkpointing: bool = False, seed: int = 0) -> None:
         self.editor = editor
         editor.frees_text_encoders = True
         network: Any = editor.network
@@ -44,21 +46,23 @@ class Policy:
                 )
             self.module.requires_grad_(True)
         else:
-            self._add(adapter)
+            self._add(adapter, seed)
         if checkpointing:
             self.module.enable_gradient_checkpointing()
         self.spent = 0.0
         self.accelerator: Accelerator | None = None
 
-    def _add(self, adapter: Adapter) -> None:
+    def _add(self, adapter: Adapter, seed: int) -> None:
         from peft import LoraConfig
 
         targets = adapter.targets or self.editor.lora_targets(self.module)
-        self.module.add_adapter(
-            LoraConfig(
-                r=adapter.rank, lora_alpha=adapter.alpha, target_modules=list(targets), init_lora_weights="gaussian"
-            )
+        config = LoraConfig(
+            r=adapter.rank, lora_alpha=adapter.alpha, target_modules=list(targets), init_lora_weights="gaussian"
         )
+        device = self.module.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed_of(seed, "adapter"))
+            self.module.add_adapter(config)
         for parameter in self.trainable().values():
             parameter.data = parameter.data.float()
 

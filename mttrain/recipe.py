@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -218,7 +218,8 @@ def reopen(run: Path) -> Recipe:
     path = run / RECIPE
     if not path.is_file():
         raise UsageError(f"{run} is not the folder of a training run: it has no {RECIPE}")
-    return build({**json.loads(path.read_text()), "output": run, "trackers": ()}, str(path))
+    beside = {"output": run, "trackers": (), "eval": {"every": 0}}  # it is over: nothing is watched or evaluated
+    return build({**json.loads(path.read_text()), **beside}, str(path))
 
 
 def build(settings: Mapping[str, Any], origin: str = "") -> Recipe:
@@ -264,8 +265,15 @@ def _refuse_unknown(part: type[BaseModel], settings: Mapping[str, Any], prefix: 
     for key, value in settings.items():
         if key not in known:
             raise UsageError(f"{where}unknown key '{prefix}{key}': {nearest(key, known)}")
-        inner = part.model_fields[key].annotation
-        found = [kind for kind in (inner, *getattr(inner, "__args__", ())) if isinstance(kind, type)]
-        for kind in found:
-            if issubclass(kind, Part) and isinstance(value, Mapping):
-                _refuse_unknown(kind, value, f"{prefix}{key}.", where)
+        for kind in _models(part.model_fields[key].annotation):
+            several = value if isinstance(value, list | tuple) else [value]
+            for inner in several:
+                if isinstance(inner, Mapping):
+                    _refuse_unknown(kind, inner, f"{prefix}{key}.", where)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Every model that an annotation names, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]

@@ -44,11 +44,6 @@ class Judgements:
         asked = states.total() - states[_NOT_JUDGED]
         return (asked - states["ok"]) / asked if asked else 0.0
 
-    @property
-    def valid(self) -> Bools:
-        """[groups, members]: chains without a failed judgement."""
-        return np.logical_not(self.failed.any(axis=(2, 3)))
-
 
 class Judge:
     """Scores one iteration's turns in the background, each scorer as many batches side by side as it takes."""

@@ -7,18 +7,21 @@ alone, and the number of processes changes nothing.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 from mteval import registry
 from mteval.benchmarks.base import Benchmark
@@ -28,11 +31,11 @@ from mteval.plan import with_judge
 from mteval.scorers.base import Scorer
 from mteval.seeds import seed_of
 from mttrain import checkpoint, objectives, validation
-from mttrain.advantages import IN_UNIT_RANGE, Advantages, Floats, advantages
+from mttrain.advantages import IN_UNIT_RANGE, Advantages, Bools, Floats, advantages
 from mttrain.choice import Chooser
 from mttrain.export import BEST
 from mttrain.interrupts import Interrupts
-from mttrain.logbook import Logbook, claim, draw
+from mttrain.logbook import Logbook, claim, draw, refuse_other
 from mttrain.objectives.base import Objective
 from mttrain.policy import Policy
 from mttrain.recipe import Recipe
@@ -41,6 +44,10 @@ from mttrain.rollouts import Edits, Group, Place, Rollouts, alike, chunks, stack
 from mttrain.weights import AVERAGE
 
 STATE = "state.safetensors"
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for the one that evaluates."""
+
+T = TypeVar("T")
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
 """Told (stage, done, total, figures)."""
@@ -76,32 +83,40 @@ class Trainer:
             "benchmark", recipe.sessions.benchmark.name, recipe.sessions.benchmark.args
         )
         self._check()
-        claim(folder, recipe.identity())
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+            raise UsageError(
+                "DeepSpeed steps the optimiser itself, once a backward pass, which this loop cannot use: launch with "
+                "the ddp.yaml or fsdp2.yaml of mttrain/launch"
+            )
+        refuse_other(folder, recipe.identity())
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # unsaid, processes on a CPU would not find each other
             mixed_precision=recipe.precision,
             log_with=list(recipe.trackers) or None,
             project_dir=str(folder),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         rollout = recipe.rollout
-        if rollout.groups % self.accelerator.num_processes:
+        shares = self.accelerator.num_processes * recipe.optimizer.updates
+        if rollout.groups % shares:
             raise UsageError(
-                f"{rollout.groups} groups cannot be shared by {self.accelerator.num_processes} processes: "
-                f"choose rollout.groups as a multiple of it"
+                f"{rollout.groups} groups cannot be shared by {self.accelerator.num_processes} processes and "
+                f"{recipe.optimizer.updates} updates an iteration: choose rollout.groups as a multiple of {shares}"
             )
         sessions = self.benchmark.sessions(rollout.turns, recipe.sessions.pool)
         self.chooser = Chooser(sessions, recipe.sessions.choice, recipe.seed)
-        low = recipe.precision == "bf16" and recipe.adapter is not None
+        self.dtype = "bfloat16" if recipe.precision == "bf16" and recipe.adapter is not None else "float32"
         editor = registry.create(
             "editor",
             recipe.editor.name,
             recipe.editor.args,
             device=str(self.accelerator.device),
-            dtype="bfloat16" if low else "float32",
+            dtype=self.dtype,
         )
         if not isinstance(editor, FlowEditor):
             raise UsageError(f"editor '{recipe.editor.name}' is no flow-matching editor that can be trained")
-        self.policy = Policy(editor, recipe.adapter, recipe.gradient_checkpointing)
+        self.objective.begin(recipe.seed, 0, editor.steps, 0)  # what does not fit the sampler is refused here
+        self.policy = Policy(editor, recipe.adapter, recipe.gradient_checkpointing, recipe.seed)
         optimizer = torch.optim.AdamW(
             self.policy.trainable().values(),
             lr=recipe.optimizer.lr,
@@ -118,11 +133,16 @@ class Trainer:
             self.policy.weights.keep(name)
         if recipe.ema:
             self.policy.weights.keep(AVERAGE)
+        if self.accelerator.is_main_process:
+            claim(folder, recipe.identity())
         if (folder / STATE).exists():
             self._resume()
 
     def _check(self) -> None:
         recipe = self.recipe
+        if recipe.eval.every:
+            turns = recipe.eval.turns or recipe.rollout.turns
+            validation.check(recipe.eval.select, turns, recipe.eval.protocols)
         if "rewards" in self.objective.needs and not recipe.rewards:
             raise UsageError(f"objective '{recipe.objective['name']}' needs rewards: name at least one scorer")
         if self.objective.needs & {"target", "clean"} and not self.benchmark.info.has_references:
@@ -175,11 +195,12 @@ class Trainer:
                 if book:
                     book.write(done, figures)
                     report("train", done, recipe.steps, figures)
-                if done % recipe.save_every == 0 or last or interrupts.asked:
+                asked = any(self._all(interrupts.asked))
+                if done % recipe.save_every == 0 or last or asked:
                     self.save()
                     if first:
                         draw(self.folder)
-                if interrupts.asked and not last:
+                if asked and not last:
                     raise KeyboardInterrupt
         self.accelerator.end_training()
 
@@ -198,7 +219,8 @@ class Trainer:
             Group(index, session, self.benchmark)
             for index, session in enumerate(self.chooser.draw(iteration, rollout.groups))
         ]
-        mine = groups[accelerator.process_index :: accelerator.num_processes]
+        updates, processes = recipe.optimizer.updates, accelerator.num_processes
+        mine = [group for group in groups if group.index // updates % processes == accelerator.process_index]
         steps = self.policy.editor.steps
         self.objective.begin(recipe.seed, iteration, steps, self.progress.updates)
         indices = [group.index for group in mine]
@@ -216,8 +238,7 @@ class Trainer:
         worth = self._advantages(judged)
         self.chooser.learn(groups, self._success(judged))
         figures = self._update(iteration, edits, worth)
-        own = [self.policy.spent - before]
-        self.progress.spent += sum(gather_object(own) if accelerator.num_processes > 1 else own)
+        self.progress.spent += sum(self._all(self.policy.spent - before))
         figures["spent"] = self.progress.spent
         return {**figures, **self._figures(judged, worth), **self._judging()}
 
@@ -235,7 +256,7 @@ class Trainer:
         switches = recipe.advantage
         return advantages(
             judged.values,
-            judged.valid,
+            self._valid(judged),
             np.array([reward.weight for reward in recipe.rewards]),
             aggregation=switches.aggregation,
             fusion=switches.fusion,
@@ -244,6 +265,13 @@ class Trainer:
             success=self._success(judged) != 0,
         )
 
+    def _valid(self, judged: Judgements) -> Bools:
+        """[groups, members, turns]: False where a judgement failed; in chains for all turns, which belong together."""
+        failed: Bools = np.any(judged.failed, axis=3)
+        if self.recipe.rollout.shape == "chains":
+            failed = np.broadcast_to(np.any(failed, axis=2, keepdims=True), failed.shape)
+        return ~failed
+
     def _success(self, judged: Judgements) -> Floats:
         """s_{i,t}, [groups, members, turns]: done by every reward that says what done is; NaN where none judged it."""
         found = np.full(judged.values.shape[:3], np.nan)
@@ -251,7 +279,8 @@ class Trainer:
             threshold = scorer.info.success_threshold
             if threshold is not None:
                 values = judged.values[..., k]
-                found = np.fmin(found, np.where(np.isnan(values), np.nan, values >= threshold))
+                least = 1.0 if self.recipe.rewards[k].of == "success" else threshold
+                found = np.fmin(found, np.where(np.isnan(values), np.nan, values >= least))
         return found
 
     def _update(self, iteration: int, edits: dict[Place, Edits], worth: Advantages) -> dict[str, float]:
@@ -270,7 +299,7 @@ class Trainer:
             batches = [b for same in alike(used, lambda place: edits[place].shape) for b in chunks(same, batch_size)]
             work = [(index, batch) for index in range(objective.passes) for batch in batches]
             # Every process makes the same number of backward passes, or the others would wait for ever.
-            most = max(gather_object([len(work)])) if self.accelerator.num_processes > 1 else len(work)
+            most = max(self._all(len(work)))
             self.optimizer.zero_grad()
             for k in range(most):
                 index, batch = work[k] if k < len(work) else (0, part[:1])
@@ -279,7 +308,7 @@ class Trainer:
                 values = torch.tensor(
                     [worth.values[place] for place in batch], dtype=torch.float32, device=stacked.latents.device
                 )
-                if iteration == 0 and update == 0 and k == 0:
+                if self.progress.updates == 0 and k == 0:
                     self._gate(stacked)
                 last = k + 1 == most
                 with nullcontext() if last else self.accelerator.no_sync(policy.editor.network):
@@ -309,9 +338,8 @@ class Trainer:
         return {**figures, "gradient_norm": float(np.mean(norms)) if norms else 0.0}
 
     def _indices(self, update: int) -> list[int]:
-        """The groups, over all processes, whose edits make an update."""
-        processes, updates = self.accelerator.num_processes, self.recipe.optimizer.updates
-        return [index for index in range(self.recipe.rollout.groups) if index // processes % updates == update]
+        """The groups, over all processes, whose edits make an update: the same however many processes there are."""
+        return list(range(update, self.recipe.rollout.groups, self.recipe.optimizer.updates))
 
     def _rate(self) -> None:
         """Rise from 0, stay, fall to 0."""
@@ -341,7 +369,7 @@ class Trainer:
         """The judgements of all processes, in the order of the groups."""
         if self.accelerator.num_processes == 1:
             return judged
-        parts = gather_object([judged])
+        parts = self._all(judged)
         order = np.argsort([index for part in parts for index in part.indices])
         states = parts[0].states
         for part in parts[1:]:
@@ -350,9 +378,18 @@ class Trainer:
         values, failed = (np.concatenate([getattr(p, name) for p in parts])[order] for name in ("values", "failed"))
         return Judgements(tuple(range(len(order))), values, failed, states)
 
+    def _all(self, mine: T) -> list[T]:
+        """What every process has of it."""
+        return list(gather_object([mine])) if self.accelerator.num_processes > 1 else [mine]
+
     def _figures(self, judged: Judgements, worth: Advantages) -> dict[str, float]:
-        found = {"used": float(worth.used.mean()), "failed": judged.share_failed}
         rollout = self.recipe.rollout
+        used, members = worth.used, self._valid(judged).sum(1)
+        if rollout.shape == "branch":
+            used = used[(judged.failed | ~np.isnan(judged.values)).any(3)]  # of those that were made
+        found = {"used": float(used.mean()) if used.size else 0.0, "failed": judged.share_failed}
+        if "rewards" in self.objective.needs:
+            found["skipped_groups"] = float((members < 2).any(1).sum())
         # In a branch the rest of a group is made only where it did badly so far: its mean would be no fair sample.
         fair = judged.values[:, : rollout.scouts] if rollout.shape == "branch" else judged.values
         for k, scorer in enumerate(self.scorers):
@@ -364,9 +401,8 @@ class Trainer:
 
     def _judging(self) -> dict[str, float]:
         """What the judges behind the rewards took since the last iteration, over all processes."""
-        own = [self.judge.took()]
-        parts = gather_object(own) if self.accelerator.num_processes > 1 else own
-        total = {name: sum(part[name] for part in parts) for name in own[0]}
+        parts = self._all(self.judge.took())
+        total = {name: sum(part[name] for part in parts) for name in parts[0]}
         if total.get("judge/calls"):
             total["judge/latency"] = total["judge/seconds"] / total["judge/calls"]
         return total

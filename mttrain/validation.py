@@ -12,9 +12,21 @@ import pandas as pd
 import mteval
 from mteval.config import Named
 from mteval.editors.flow import FlowEditor
+from mteval.errors import UsageError
+from mteval.registry import nearest
 from mteval.sessions import Protocol
 
-CURVES = ("marginal_success", "turn_success", "content_consistency", "overall", "exposure_bias", "reference_psnr")
+CURVES = (
+    "marginal_success",
+    "turn_success",
+    "content_consistency",
+    "overall",
+    "exposure_bias",
+    "reference_psnr",
+    "visual_quality",
+    "survival",
+    "collapse",
+)
 """The metrics that are drawn and logged by turn."""
 
 
@@ -54,13 +66,33 @@ def evaluate(
 
 
 def by_turn(metrics: pd.DataFrame) -> dict[str, float]:
-    """``metric@turn`` -> value, of all task types; teacher-forced ones are ``metric@turn/teacher-forced``."""
+    """``metric@turn`` -> value, of all task types; teacher-forced ones are ``metric@turn/teacher-forced``.
+
+    Where several scorers give a metric, the first has its name and the others ``metric:scorer``.
+    """
     rows = metrics[(metrics["task_type"] == "all") & metrics["metric"].isin(CURVES) & metrics["turn"].notna()]
     found: dict[str, float] = {}
+    first = rows.groupby("metric")["scorer"].first()
     for row in rows.to_dict("records"):
+        name = row["metric"] if row["scorer"] == first[row["metric"]] else f"{row['metric']}:{row['scorer']}"
         forced = "/teacher-forced" if row["protocol"] == "teacher-forced" else ""
-        found[f"{row['metric']}@{row['turn']}{forced}"] = float(row["value"])
+        found[f"{name}@{row['turn']}{forced}"] = float(row["value"])
     return found
+
+
+def check(select: str, turns: int, protocols: Sequence[Protocol]) -> None:
+    """Refuse a figure that a validation of so many turns cannot have.
+
+    Raises:
+        UsageError: no such metric, a turn beyond the last, or no free-running conversations.
+    """
+    metric, _, turn = select.partition("@")
+    if metric not in CURVES:
+        raise UsageError(f"eval.select={select}: there is no metric '{metric}': {nearest(metric, list(CURVES))}")
+    if int(turn) > turns:
+        raise UsageError(f"eval.select={select} is beyond the {turns} turns of the validation: raise eval.turns")
+    if "free-running" not in protocols:
+        raise UsageError(f"eval.select={select} is of free-running conversations: add them to eval.protocols")
 
 
 def selected(figures: Mapping[str, float], select: str) -> float:

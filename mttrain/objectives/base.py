@@ -60,6 +60,10 @@ class Objective(ABC):
         """From noise to x_0, both [n, tokens, channels]."""
         return policy.sample(noise, condition), None
 
+    def extra_forwards(self, updates: int) -> int:
+        """Forwards without a gradient beside each training pass, at most, with ``updates`` an iteration."""
+        return len(set(self.sets) - {self.samples_with})
+
     @abstractmethod
     def loss(
         self, policy: Policy, edits: Edits, advantages: torch.Tensor, index: int

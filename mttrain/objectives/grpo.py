@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, model_validator
 
 from mteval.editors.flow import Condition, euler
+from mteval.errors import UsageError
 from mteval.seeds import seed_of
 from mttrain import sde
 from mttrain.objectives.base import Objective
@@ -72,7 +73,10 @@ class Grpo(Objective):
         # The step to sigma 0 is never trained: its density is needle-sharp, and CPS has none there.
         last = min(steps - 1, max(steps // 2, wanted.first + wanted.window) if wanted.last is None else wanted.last)
         if last - wanted.window < wanted.first:
-            raise ValueError(f"a window of {wanted.window} steps does not fit between {wanted.first} and {last}")
+            raise UsageError(
+                f"a window of {wanted.window} steps does not fit between steps {wanted.first} and {last} of the "
+                f"sampler's {steps}: choose a smaller objective.window, or another objective.first or objective.last"
+            )
         self._start = Random(seed_of(seed, "window", iteration)).randint(wanted.first, last - wanted.window)
 
     def sample(

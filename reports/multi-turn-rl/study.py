@@ -255,7 +255,7 @@ def report(table: pd.DataFrame) -> str:
         gains=grid(["method", "seed", *symbols], gains),
         rivals=grid(["method", "against", "seed", *(what.symbol for what in HEADLINES)], rivals),
         asked=asked(table),
-        cost=grid(["method", "seed", "image forwards", "iterations", "minutes on one core"], cost),
+        cost=grid(["method", "seed", "image forwards", "iterations", "minutes of them on one core"], cost),
     )
 
 
@@ -321,7 +321,7 @@ O_3 is the overall score after three turns, S_10 the share of conversations of t
 EB_10 what an edit at turn 10 loses because its input is the model's own image.
 
 Compute is counted in image forwards of the transformer, a backward pass as two. Codec, text encoders and scorers are
-not in it: they are what the minutes show beside it.
+not in it: they are what the minutes show beside it. Validation on the way is in neither.
 
 ## Where it starts (percent)
 

@@ -7,10 +7,12 @@ import signal
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from mttrain.recipe import Recipe
 from mttrain.trainer import STATE
 from tests.mttrain.runs import same, small, train
 from tests.tiny_pipelines import save_kontext
@@ -22,6 +24,7 @@ CHANGES = {
     "steps": 6,
     "save_every": 2,
 }
+LORA = {**CHANGES, "adapter": {"rank": 4, "alpha": 8}, "objective": {"name": "grpo", "window": 1, "kl": 0.1}}
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +32,13 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_kontext(tmp_path_factory.mktemp("kontext"))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The folder of a run that nothing disturbed, and how many seconds it took once all was loaded."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    train(small(pretrained, tmp_path_factory.mktemp("first"), **{**CHANGES, "steps": 1}))
-    started = time.monotonic()
-    train(small(pretrained, folder, **CHANGES))
-    return folder, time.monotonic() - started
-
-
-def killed_after(seconds: float, pretrained: Path, folder: Path) -> bool:
+def killed_after(seconds: float, wanted: Recipe) -> bool:
     """Run in a process of its own and kill it after ``seconds``; False if it ended by itself before."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            train(small(pretrained, folder, **CHANGES))
+            train(wanted)
         finally:
             os._exit(0)
     time.sleep(seconds)
@@ -53,13 +46,18 @@ def killed_after(seconds: float, pretrained: Path, folder: Path) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.parametrize("changes", [CHANGES, LORA], ids=["nft", "grpo-lora"])
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_resumed_is_undisturbed(
-    pretrained: Path, undisturbed: tuple[Path, float], tmp_path: Path, seed: int
+    pretrained: Path, tmp_path: Path, changes: dict[str, Any], seed: int
 ) -> None:
-    folder, took = undisturbed
+    train(small(pretrained, tmp_path / "first", **{**changes, "steps": 1}))  # loads what only the first run loads
+    started = time.monotonic()
+    undisturbed = train(small(pretrained, tmp_path / "undisturbed", **changes))
+    took = time.monotonic() - started
+    wanted = small(pretrained, tmp_path / "killed", **changes)
     rng = Random(seed)
-    kills = sum(killed_after(rng.uniform(0.2, 0.6) * took, pretrained, tmp_path) for _ in range(3))
+    kills = sum(killed_after(rng.uniform(0.2, 0.6) * took, wanted) for _ in range(3))
     assert kills, "at least one of them struck"
-    train(small(pretrained, tmp_path, **CHANGES))
-    assert same(load_file(folder / STATE), load_file(tmp_path / STATE))
+    train(wanted)
+    assert same(load_file(undisturbed.folder / STATE), load_file(wanted.output / STATE))

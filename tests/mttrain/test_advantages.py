@@ -116,7 +116,7 @@ def looped(
     slots: list[list[list[float]]] = []
     where: list[tuple[int, list[int], Sequence[int]]] = []
     for g in range(groups):
-        chains = [i for i in range(members) if valid[g, i]]
+        chains = [i for i in range(members) if valid[g, i].all()]
         if len(chains) < 2:
             continue
         whole = credit in ("broadcast", "early-stop")
@@ -151,7 +151,7 @@ def drawn(seed: int, groups: int = 3, members: int = 5, turns: int = 4, kinds: i
 
 
 def everyone(rewards: Floats) -> Bools:
-    return np.ones(rewards.shape[:2], bool)
+    return np.ones(rewards.shape[:3], bool)
 
 
 WEIGHTS = np.array([0.7, 1.8])
@@ -165,7 +165,7 @@ def test_every_choice_is_its_plain_loop(aggregation: Aggregation, fusion: Fusion
     rewards[2, 3] = NAN  # nor anywhere in another
     valid = everyone(rewards)
     valid[0, 2] = False
-    success = np.random.default_rng(2).random((*valid.shape, 4)) < 0.6
+    success = np.random.default_rng(2).random(valid.shape) < 0.6
     choice: dict[str, Any] = {"aggregation": aggregation, "fusion": fusion, "credit": credit, "discount": 0.8}
     found = advantages(rewards, valid, WEIGHTS, **choice, success=success)
     same(found, looped(rewards, valid, WEIGHTS, **choice, success=success))
@@ -278,12 +278,26 @@ def test_a_failed_chain_leaves_its_group_as_if_it_had_never_been(fusion: Fusion,
 def test_a_group_of_fewer_than_two_valid_chains_is_left_out_whole(fusion: Fusion, left: int) -> None:
     rewards = drawn(7)
     valid = everyone(rewards)
-    valid[0] = np.arange(5) < left
+    valid[0] = np.arange(5)[:, None] < left
     found = advantages(rewards, valid, WEIGHTS, fusion=fusion)
     assert (found.values[0] == 0).all() and not found.used[0].any()
     alone = advantages(rewards[1:], valid[1:], WEIGHTS, fusion=fusion)
     np.testing.assert_allclose(found.values[1:], alone.values, atol=1e-12)
     assert alone.used.all()
+
+
+def test_a_failed_edit_of_a_branch_leaves_its_turn_alone() -> None:
+    rewards = drawn(8)
+    valid = everyone(rewards)
+    valid[0, 1, 2] = False
+    found = advantages(rewards, valid, WEIGHTS, fusion="reward", credit="per-turn")
+    whole = advantages(rewards, everyone(rewards), WEIGHTS, fusion="reward", credit="per-turn")
+    rest = [0, 2, 3, 4]
+    without = advantages(rewards[:, rest], valid[:, rest], WEIGHTS, fusion="reward", credit="per-turn")
+    assert found.values[0, 1, 2] == 0 and not found.used[0, 1, 2] and found.used.sum() == valid.sum()
+    np.testing.assert_allclose(found.values[0, rest, 2], without.values[0, :, 2], atol=1e-12)
+    others = [0, 1, 3]
+    np.testing.assert_allclose(found.values[:, :, others], whole.values[:, :, others], atol=1e-12)
 
 
 grids = st.integers(0, 8).map(lambda k: k / 8)

@@ -20,7 +20,7 @@ def test_a_resumed_log_loses_what_is_made_again(tmp_path: Path) -> None:
     assert [(line["iteration"], line["loss"]) for line in read(tmp_path)] == [
         (1, 1.0),
         (2, 0.5),
-        (3, 0.333333),
+        (3, 0.333333333),
         (4, 9.0),
     ]
 

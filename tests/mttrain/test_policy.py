@@ -105,6 +105,23 @@ def test_a_lora_on_bfloat16_weights_is_kept_in_float32(pretrained: Path) -> None
     assert policy.module.dtype == torch.bfloat16
 
 
+def test_a_lora_starts_from_the_seed_and_from_nothing_else(pretrained: Path) -> None:
+    def start(seed: int) -> torch.Tensor:
+        torch.randn(seed + 1)  # whatever was drawn before
+        policy = Policy(FluxKontext(str(pretrained), device="cpu"), Adapter(rank=2, alpha=4), seed=seed)
+        return torch.cat([parameter.flatten() for parameter in policy.trainable().values()])
+
+    state = torch.get_rng_state()
+    first = start(3)
+    torch.testing.assert_close(start(3), first, rtol=0, atol=0)
+    assert not torch.equal(start(4), first)
+    torch.set_rng_state(state)
+    drawn = torch.randn(1)
+    torch.set_rng_state(state)
+    Policy(FluxKontext(str(pretrained), device="cpu"), Adapter(rank=2, alpha=4), seed=5)
+    assert torch.randn(1) == drawn, "nobody else's numbers change"
+
+
 def test_what_the_editor_refuses_its_outline_refuses() -> None:
     with pytest.raises(UsageError, match="multiples of 16"):
         FluxKontext.outline(resolution="keep:500x512")

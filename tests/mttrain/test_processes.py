@@ -41,7 +41,7 @@ def recipe(tmp_path: Path) -> Path:
         # share of the rate.
         "optimizer": {"lr": 3e-4},
         "sessions": {"pool": 8},
-        "eval": {"every": 2, "limit": 2, "turns": 2},
+        "eval": {"every": 2, "limit": 2, "turns": 2, "select": "content_consistency@2"},
         "trackers": [],
         "steps": 2,
     }
@@ -50,10 +50,14 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_two_processes_make_the_update_of_one(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes", [(), ("rollout.groups=4", "optimizer.updates=2", "adapter={rank: 4, alpha: 8}")], ids=["one", "two"]
+)
+def test_two_processes_make_the_update_of_one(recipe: Path, tmp_path: Path, changes: tuple[str, ...]) -> None:
+    """With all weights and one update an iteration, with a LoRA and two."""
     folders = {count: tmp_path / f"by-{count}" for count in (1, 2)}
     for count, folder in folders.items():
-        done = launch(count, recipe, f"output={folder}")
+        done = launch(count, recipe, f"output={folder}", *changes)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(folder / STATE) for folder in folders.values())
     assert one.keys() == two.keys()
@@ -71,6 +75,9 @@ def test_groups_that_cannot_be_shared_are_refused(recipe: Path, tmp_path: Path) 
     done = launch(2, recipe, f"output={tmp_path / 'odd'}", "rollout.groups=3")
     assert done.returncode != 0
     assert "3 groups cannot be shared by 2 processes" in done.stderr
+    done = launch(2, recipe, f"output={tmp_path / 'odd'}", "optimizer.updates=2")
+    assert "choose rollout.groups as a multiple of 4" in done.stderr
+    assert not (tmp_path / "odd").exists(), "what was refused does not own the folder"
 
 
 def test_a_sharded_network_keeps_its_sets_and_resumes(tmp_path: Path) -> None:

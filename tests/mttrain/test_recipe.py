@@ -24,7 +24,7 @@ def test_every_shipped_recipe_is_whole(name: str) -> None:
 
 
 def test_a_plan_knows_where_a_budget_ends_it() -> None:
-    # 10 x 8 x 3 edits of 6 forwards, and 3 for a training pass: 2,160 an iteration.
+    # 10 x 8 x 3 edits of 6 forwards, 3 for a training pass, 1 of the old policy: 2,400 an iteration.
     changes = ["rollout={turns: 3, groups: 10, group_size: 8}", "objective={name: nft, passes: 1}", "steps=100"]
     chains = ["rollout.shape=chains", "advantage.credit=broadcast"]
     told = dict(plan.rows(load("tiny-nft", [*changes, *chains, "budget=6000"]), "it"))
@@ -33,6 +33,30 @@ def test_a_plan_knows_where_a_budget_ends_it() -> None:
     told = dict(plan.rows(load("tiny-nft", [*changes, *branch, "budget=6000"]), "it"))
     assert told["the run"] == "6,000 image forwards: at least 3 iterations"
     assert told["conversations an iteration"] == "10, each turn edited 2 to 8 times"
+
+
+@pytest.mark.parametrize(
+    ("changes", "trained"),
+    [
+        ([], 4),  # in the second update of an iteration the old policy is another one
+        (["optimizer.updates=1"], 3),
+        (["optimizer.updates=1", "objective={name: nft, passes: 1, old: ramp}"], 4),
+        (["optimizer.updates=1", "objective={name: nft, passes: 1, old: ramp, kl: 0.1}"], 5),
+        (["objective={name: grpo, window: 1}"], 3),
+        (["objective={name: grpo, window: 1, kl: 0.1}"], 4),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_plan_counts_the_passes_without_a_gradient(changes: list[str], trained: int) -> None:
+    recipe = load("tiny-nft", ["rollout={turns: 1, groups: 2, group_size: 4}", *changes])
+    assert plan.arithmetic(recipe, plan.outline(recipe)).training == 8 * trained
+
+
+def test_a_plan_names_no_command_that_would_be_refused() -> None:
+    told = dict(plan.rows(load("flux-kontext-grpo"), "flux-kontext-grpo"))
+    assert "command for 8" in told and "command for 32" not in told, "32 groups, two updates"
+    told = dict(plan.rows(load("flux-kontext-grpo", ["rollout.groups=64"]), "flux-kontext-grpo"))
+    assert "--num_processes 32" in told["command for 32"]
 
 
 def test_the_recipes_of_the_readme_are_there() -> None:
@@ -69,6 +93,8 @@ def test_an_override_reaches_into_a_part_that_the_file_names_shortly() -> None:
         (["steps=0"], "greater than or equal to 1"),
         (["steps.x=1"], "not a part that has keys"),
         (["advantage.credit=turn"], "per-turn"),
+        (["rewards=[{scorer: shapes-if, weigth: 2}]"], "unknown key 'rewards.weigth': did you mean weight"),
+        (["editor.arg={steps: 3}"], "unknown key 'editor.arg': did you mean args"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

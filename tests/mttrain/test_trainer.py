@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from accelerate.state import AcceleratorState
 
 import mteval
+from mteval.cli import call
 from mteval.errors import UsageError
 from mteval.scorers.base import Score, ScorerInfo, TurnView
 from mttrain.advantages import Advantages
+from mttrain.cli import STOPPED, app
 from mttrain.export import BEST
 from mttrain.logbook import read
+from mttrain.recipe import load
 from mttrain.rewards import Judgements
 from mttrain.rollouts import Group, Place, Rollouts, Talk, view
 from mttrain.trainer import STATE, Stopped, Trainer
@@ -44,6 +51,12 @@ class Broken:
         if self.always or np.asarray(view.current).sum() % 2:
             return Score("transport_error", reason="connection refused")
         return Score("ok", float(np.asarray(view.current).mean() / 255))
+
+
+class Marks(Broken):
+    """Marks of 1 to 5, of which 3 is enough."""
+
+    info = ScorerInfo("marks", "instruction_following", low=1, high=5, success_threshold=3)
 
 
 BROKEN = "tests.mttrain.test_trainer:Broken"
@@ -191,6 +204,76 @@ def test_a_branch_trains(pretrained: Path, tmp_path: Path) -> None:
     assert all(line["gradient_norm"] > 0 for line in read(tmp_path))
 
 
+def test_deepspeed_is_refused_by_name(pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UsageError, match=r"fsdp2\.yaml"):
+        Trainer(small(pretrained, tmp_path), tmp_path)
+
+
+def test_in_a_branch_used_is_a_share_of_what_was_made(pretrained: Path, tmp_path: Path) -> None:
+    rollout = {"shape": "branch", "scouts": 2, "group_size": 4, "turns": 1}
+    trainer = Trainer(small(pretrained, tmp_path, rollout=rollout, advantage={"credit": "per-turn"}), tmp_path)
+    values = np.full((2, 4, 1, 1), np.nan)
+    values[0, :2, 0, 0] = 0.5  # both scouts did the same: nothing to learn, nothing more made
+    values[1, :, 0, 0] = [0.0, 1.0, 0.0, 1.0]
+    judged = Judgements((0, 1), values, np.zeros_like(values, dtype=bool))
+    assert trainer._figures(judged, trainer._advantages(judged))["used"] == pytest.approx(4 / 6)
+
+
+def test_groups_with_fewer_than_two_left_are_counted(pretrained: Path, tmp_path: Path) -> None:
+    trainer = Trainer(small(pretrained, tmp_path, max_failed=1.0), tmp_path)
+    values, failed = np.random.default_rng(0).random((2, 3, 2, 1)), np.zeros((2, 3, 2, 1), bool)
+    failed[0, 0, 0] = failed[0, 2, 1] = failed[1, 1, 1] = True
+    values[failed] = np.nan
+    judged = Judgements((0, 1), values, failed)
+    worth = trainer._advantages(judged)
+    assert trainer._figures(judged, worth)["skipped_groups"] == 1
+    assert worth.used.sum(axis=(1, 2)).tolist() == [0, 4]
+
+
+def test_a_reward_of_success_says_what_succeeded(pretrained: Path, tmp_path: Path) -> None:
+    rewards = [{"scorer": "tests.mttrain.test_trainer:Marks", "of": "success"}]
+    trainer = Trainer(small(pretrained, tmp_path, rewards=rewards), tmp_path)
+    values = np.array([[[[1.0], [0.0]]]])
+    judged = Judgements((0,), values, np.zeros_like(values, dtype=bool))
+    assert trainer._success(judged).tolist() == [[[1.0, 0.0]]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_iteration_saves_and_goes_on_later(
+    pretrained: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    whole = train(small(pretrained, tmp_path / "whole"))
+    wanted = small(pretrained, tmp_path / "parts", save_every=100)
+    trainer = Trainer(wanted, wanted.output)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(lambda stage, done, total, figures: os.kill(os.getpid(), number))
+    assert len(read(wanted.output)) == 1 and (wanted.output / STATE).exists()
+    assert same(weights(train(wanted)), weights(whole))
+
+
+def test_a_stop_has_its_exit_code(pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = small(pretrained, tmp_path / "run", rewards=[{"scorer": {"name": BROKEN, "args": {"always": True}}}])
+    path = tmp_path / "broken.yaml"
+    path.write_text(yaml.safe_dump(wanted.identity()))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    arguments = ["run", str(path), f"output={tmp_path / 'run'}", "eval.every=0", "trackers=[]"]
+    assert call(arguments, app) == STOPPED == 4
+    assert "100% of the judgements failed" in capsys.readouterr().err
+    assert call(["export", str(tmp_path / "run"), "--output", str(tmp_path / "lora")], app) == 2
+    assert "no checkpoint yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["tiny-nft", "tiny-grpo"])
+def test_a_shipped_recipe_runs_a_step(tmp_path: Path, recipe: str) -> None:
+    """The shipped editor too: the gate of the trainer holds the ratio before the first update against 1."""
+    changes = ["steps=1", "rollout.groups=2", "eval.limit=2", "eval.turns=3", f"output={tmp_path}"]
+    train(load(recipe, changes))
+    (line,) = read(tmp_path)
+    assert line["gradient_norm"] > 0 and "validation/overall@3" in line and "validation/reference_psnr@3" in line
+    assert list(tmp_path.rglob("events.out.tfevents*")), "TensorBoard has it as well"
+
+
 def test_failed_judgements_are_left_out_and_counted(pretrained: Path, tmp_path: Path) -> None:
     wanted = small(pretrained, tmp_path, rewards=[BROKEN], max_failed=0.9, steps=1, rollout={"group_size": 6})
     train(wanted)
@@ -313,9 +396,16 @@ def test_a_folder_belongs_to_one_recipe(pretrained: Path, tmp_path: Path) -> Non
         ({"objective": {"name": "nftt"}}, "did you mean nft"),
         ({"objective": {"name": "nft", "betta": 1}}, "did you mean beta"),
         ({"editor": "identity"}, "no flow-matching editor"),
+        ({"objective": {"name": "grpo", "window": 3}}, "a smaller objective.window"),
+        ({"rollout": {"groups": 3}, "optimizer": {"updates": 2}}, "a multiple of 2"),
+        ({"eval": {"every": 1}}, "beyond the 2 turns of the validation"),
+        ({"eval": {"every": 1, "select": "overal@2"}}, "did you mean overall"),
+        ({"eval": {"every": 1, "select": "overall@2", "protocols": ["teacher-forced"]}}, "eval.protocols"),
     ],
     ids=str,
 )
 def test_what_cannot_work_is_refused(pretrained: Path, tmp_path: Path, changes: dict[str, object], told: str) -> None:
+    folder = tmp_path / "run"
     with pytest.raises(UsageError, match=told):
-        Trainer(small(pretrained, tmp_path, **changes), tmp_path)
+        Trainer(small(pretrained, folder, **changes), folder)
+    assert not folder.exists(), "what was refused does not own the folder"
