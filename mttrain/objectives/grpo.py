@@ -117,6 +117,7 @@ class Grpo(Objective):
         velocity = policy.velocity(before, sigma, edits.condition)
         to = sde.gaussian(settings.kernel, settings.level, before, velocity, sigmas, step)
         difference = self._log_probability(after, to) - path.log_probability[:, index]
+        whole = difference.detach() * before[0].numel()
         advantages = advantages.clamp(-settings.advantage_clip, settings.advantage_clip)
         scale = 1.0
         if settings.guard:
@@ -125,6 +126,8 @@ class Grpo(Objective):
             scale = sigmas[step] - sigmas[step + 1]
         loss, figures = clipped(difference.exp(), advantages, settings.clip)
         loss = loss / scale
+        if settings.log_probability == "gaussian":
+            figures["log_ratio"] = whole
         if reference is not None:
             kl = sde.kl(to, reference)
             loss = loss + settings.kl * kl

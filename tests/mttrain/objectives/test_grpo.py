@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from mteval.errors import UsageError
 from mttrain import objectives
 from mttrain.objectives.grpo import REFERENCE, Grpo, clipped
 from mttrain.policy import Policy
@@ -145,6 +146,12 @@ def test_the_clipped_loss_and_its_gradient_are_the_formula(kernel: str, level: f
     np.testing.assert_allclose(double(loss), wanted, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(double(figures["ratio_distance"]), np.abs(ratio - 1), rtol=1e-3, atol=2e-6)
     assert double(figures["clipped"]).tolist() == [float(s == 0) for s in slope]
+    if free:
+        assert "log_ratio" not in figures
+    else:  # of the whole sample: log densities of all its elements, summed
+        spread = 2 * by_hand.std**2
+        summed = ((by_hand.after - by_hand.old_mean) ** 2 - (by_hand.after - by_hand.mean) ** 2).sum((1, 2)) / spread
+        np.testing.assert_allclose(double(figures["log_ratio"]), summed, rtol=1e-3, atol=1e-3)
     loss.sum().backward()
     weight = 2.0 if free else 1 / by_hand.std**2
     of_log = weight * (by_hand.after - by_hand.mean) / ELEMENTS * by_hand.of_v
@@ -312,7 +319,7 @@ def test_the_window_moves_between_iterations_and_is_the_same_for_the_same_seed()
 @pytest.mark.parametrize("settings", [{"window": 10}, {"window": 2, "first": 8}, {"window": 3, "first": 2, "last": 4}])
 def test_a_window_that_does_not_fit_is_refused(settings: dict[str, int]) -> None:
     objective = objectives.create({"name": "grpo", **settings})
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(UsageError, match="does not fit"):
         objective.begin(0, 0, STEPS, 0)
 
 
