@@ -93,10 +93,10 @@ def export_run(
 
     loaded = reopen(run)
     _prepare_torch()
-    from mttrain.export import export, upload
+    from mttrain.export import BEST, export, upload
     from mttrain.trainer import STATE, Trainer
 
-    if not (run / STATE).is_file():
+    if not (run / BEST).is_file() and not (run / STATE).is_file():
         raise UsageError(f"{run} has no checkpoint yet: nothing is trained that could be written")
     print(f"wrote {export(Trainer(loaded, run).policy, loaded, run, output, merged)}")
     if push:

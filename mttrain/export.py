@@ -45,9 +45,14 @@ def export(policy: Policy, recipe: Recipe, run: Path, folder: Path, merged: bool
         shutil.copyfile(path, folder / path.name)
     if (run / CURVES).exists():
         shutil.copyfile(run / CURVES, folder / CURVES)
+    describe(policy, recipe, run, folder, whole)
+    return folder
+
+
+def describe(policy: Policy, recipe: Recipe, run: Path, folder: Path, whole: bool) -> None:
+    """Write the model card, with the report on test sessions if there is one by now."""
     kind = "whole pipeline" if whole else "LoRA"
     (folder / "README.md").write_text(card(recipe, run, _name(policy.editor.weights_name), policy.editor.license, kind))
-    return folder
 
 
 def _name(weights: str) -> str:

@@ -6,8 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from mteval import registry
+from mteval.editors.flow import FlowEditor
 from mttrain import checkpoint, validation
-from mttrain.export import BEST, export
+from mttrain.export import BEST, describe, export
 from mttrain.trainer import Trainer
 from mttrain.weights import AVERAGE
 
@@ -15,20 +16,22 @@ TRAINED, LORA, FINAL = "trained", "lora", "final"
 
 
 def finish(trainer: Trainer) -> None:
-    """Before against after on the test split, where the recipe asks for it, then the trained editor as a folder."""
+    """The trained editor as a folder; then, where the recipe asks for it, before against after on the test split."""
     recipe, policy, folder = trainer.recipe, trainer.policy, trainer.folder
     if policy.weights.sharded:
         if trainer.accelerator.is_main_process:
-            print(f"the network is sharded: `mttrain export {folder} --output FOLDER` in one process writes the result")
+            print(
+                f"the network is sharded: `mttrain export {folder} --output FOLDER` in one process writes the result, "
+                "and `mteval run` tests it"
+            )
         return
     if not trainer.accelerator.is_main_process:
         return
+    whole = recipe.adapter is None
+    written = export(policy, recipe, folder, folder / (TRAINED if whole else LORA))
     if recipe.final.limit:
-        if (folder / BEST).exists():
-            checkpoint.load(folder / BEST, policy.weights, [])
-        with policy.alone(), policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
-            _report(trainer, folder / FINAL)
-    export(policy, recipe, folder, folder / (TRAINED if recipe.adapter is None else LORA))
+        _report(trainer, folder / FINAL)
+        describe(policy, recipe, folder, written, whole)
 
 
 def _report(trainer: Trainer, folder: Path) -> None:
@@ -37,20 +40,30 @@ def _report(trainer: Trainer, folder: Path) -> None:
     from mteval.report import html
     from mteval.store import RunFolder, save_table
 
-    recipe = trainer.recipe
-    turns, limit = recipe.final.turns or recipe.rollout.turns, recipe.final.limit
-    start = registry.create(
-        "editor",
-        recipe.editor.name,
-        recipe.editor.args,
-        device=str(trainer.accelerator.device),
-        dtype=trainer.dtype,
-    )
-    for editor, name in ((start, "before"), (trainer.policy.editor, "after")):
+    recipe, policy, iteration = trainer.recipe, trainer.policy, trainer.progress.iteration
+    if (trainer.folder / BEST).exists():
+        iteration = int(checkpoint.load(trainer.folder / BEST, policy.weights, [])["step"])
+    after = f"after-step-{iteration:06d}"  # a run that went on has another one
+
+    def test(editor: FlowEditor, name: str) -> None:
+        final = recipe.final
+        turns = final.turns or recipe.rollout.turns
         validation.evaluate(
-            editor, name, recipe.final.benchmark, folder / name, turns=turns, limit=limit, judge=recipe.judge
+            editor, name, final.benchmark, folder / name, turns=turns, limit=final.limit, judge=recipe.judge
         )
-    runs = [RunFolder(folder / name) for name in ("after", "before")]
+
+    with policy.alone(), policy.weights.using(AVERAGE) if recipe.ema else nullcontext():
+        test(policy.editor, after)
+        if recipe.adapter is not None:
+            with policy.without_adapter():  # no second copy of a large network
+                test(policy.editor, "before")
+    if recipe.adapter is None:
+        device = str(trainer.accelerator.device)
+        test(
+            registry.create("editor", recipe.editor.name, recipe.editor.args, device=device, dtype=trainer.dtype),
+            "before",
+        )
+    runs = [RunFolder(folder / name) for name in (after, "before")]
     measures = {name: info["measures"] for name, info in runs[0].config["scorers"].items()}
     tables = [Tables(turn_table(run.turn_records()), score_table(run.score_records())) for run in runs]
     save_table(compare(tables[0], tables[1], measures), folder / "compare.csv")

@@ -53,7 +53,9 @@ def refuse_other(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Make the folder that of this recipe."""
+    """Make the folder that of this recipe, unless it is."""
+    if (folder / RECIPE).exists():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{RECIPE}.tmp"
     temporary.write_text(json.dumps(identity, indent=2))

@@ -58,7 +58,7 @@ def arithmetic(recipe: Recipe, size: Outline) -> Arithmetic:
     edits = chains * rollout.turns
     sampled = size.steps if objective.inputs == "own" else 0
     forwards = edits * size.evaluations
-    training = forwards * objective.passes * (3 + objective.extra_forwards(recipe.optimizer.updates))
+    training = round(forwards * objective.passes * (3 + objective.extra_forwards(recipe.optimizer.updates)))
     return Arithmetic(chains, edits, forwards * sampled, training, recipe.optimizer.updates)
 
 
@@ -163,7 +163,7 @@ def rows(recipe: Recipe, name: str) -> list[tuple[str, str]]:
         ("memory a device, estimate", _gib(needs.total)),
     ]
     for devices in (1, 8, 32):
-        if rollout.groups % (devices * recipe.optimizer.updates):
+        if devices > 1 and rollout.groups % (devices * recipe.optimizer.updates):
             continue
         if recipe.precision == "bf16":
             one = seconds(recipe, size, done, devices)

@@ -111,6 +111,15 @@ class Policy:
         finally:
             self.editor.network = wrapped
 
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Within it the network is what the LoRA started from."""
+        self.module.disable_adapters()
+        try:
+            yield
+        finally:
+            self.module.enable_adapters()
+
     @property
     def elements(self) -> int:
         """How many numbers are trained."""

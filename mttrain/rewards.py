@@ -1,7 +1,7 @@
 """Rewards are mteval's own scorers with weights; there is no second way to score.
 
-Views are judged in threads while the policy samples on. A failed judgement is a state, never a number: its chain is
-left out of its group and the failure is counted.
+Views are judged in threads while the policy samples on. A failed judgement is a state, never a number: its chain (in
+a branch its edit) is left out of its group and the failure is counted.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Trainer:
     """One run of one recipe.
 
     Raises:
-        UsageError: anything a person can mend, before the model is loaded.
+        UsageError: anything a person can mend, but for what the sampler's length decides before the model is loaded.
     """
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
@@ -98,7 +98,7 @@ class Trainer:
         )
         rollout = recipe.rollout
         shares = self.accelerator.num_processes * recipe.optimizer.updates
-        if rollout.groups % shares:
+        if self.accelerator.num_processes > 1 and rollout.groups % shares:
             raise UsageError(
                 f"{rollout.groups} groups cannot be shared by {self.accelerator.num_processes} processes and "
                 f"{recipe.optimizer.updates} updates an iteration: choose rollout.groups as a multiple of {shares}"
@@ -383,13 +383,15 @@ class Trainer:
         return list(gather_object([mine])) if self.accelerator.num_processes > 1 else [mine]
 
     def _figures(self, judged: Judgements, worth: Advantages) -> dict[str, float]:
-        rollout = self.recipe.rollout
-        used, members = worth.used, self._valid(judged).sum(1)
-        if rollout.shape == "branch":
-            used = used[(judged.failed | ~np.isnan(judged.values)).any(3)]  # of those that were made
-        found = {"used": float(used.mean()) if used.size else 0.0, "failed": judged.share_failed}
+        rollout, used, found = self.recipe.rollout, worth.used, {"failed": judged.share_failed}
         if "rewards" in self.objective.needs:
-            found["skipped_groups"] = float((members < 2).any(1).sum())
+            left = self._valid(judged)
+            if rollout.shape == "branch":  # where the scouts leave no doubt, the rest is not made
+                made = (judged.failed | ~np.isnan(judged.values)).any(3)
+                used, left = used[made], left & made
+            spoilt = np.any(judged.failed, axis=(1, 2, 3)) & (left.sum(1) < 2).any(1)
+            found["skipped_groups"] = float(spoilt.sum())
+        found["used"] = float(used.mean()) if used.size else 0.0
         # In a branch the rest of a group is made only where it did badly so far: its mean would be no fair sample.
         fair = judged.values[:, : rollout.scouts] if rollout.shape == "branch" else judged.values
         for k, scorer in enumerate(self.scorers):

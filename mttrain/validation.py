@@ -29,6 +29,9 @@ CURVES = (
 )
 """The metrics that are drawn and logged by turn."""
 
+SELECTABLE = tuple(name for name in CURVES if name not in ("exposure_bias", "collapse"))
+"""Those of which the highest is the best."""
+
 
 def evaluate(
     editor: FlowEditor,
@@ -84,11 +87,13 @@ def check(select: str, turns: int, protocols: Sequence[Protocol]) -> None:
     """Refuse a figure that a validation of so many turns cannot have.
 
     Raises:
-        UsageError: no such metric, a turn beyond the last, or no free-running conversations.
+        UsageError: no such metric, no such turn, or no free-running conversations.
     """
     metric, _, turn = select.partition("@")
-    if metric not in CURVES:
-        raise UsageError(f"eval.select={select}: there is no metric '{metric}': {nearest(metric, list(CURVES))}")
+    if metric not in SELECTABLE:
+        raise UsageError(f"eval.select={select}: nothing is chosen by '{metric}': {nearest(metric, list(SELECTABLE))}")
+    if not int(turn):
+        raise UsageError(f"eval.select={select}: turns are counted from 1")
     if int(turn) > turns:
         raise UsageError(f"eval.select={select} is beyond the {turns} turns of the validation: raise eval.turns")
     if "free-running" not in protocols:

@@ -60,8 +60,8 @@ class Objective(ABC):
         """From noise to x_0, both [n, tokens, channels]."""
         return policy.sample(noise, condition), None
 
-    def extra_forwards(self, updates: int) -> int:
-        """Forwards without a gradient beside each training pass, at most, with ``updates`` an iteration."""
+    def extra_forwards(self, updates: int) -> float:
+        """Forwards without a gradient beside each training pass, on average, with ``updates`` an iteration."""
         return len(set(self.sets) - {self.samples_with})
 
     @abstractmethod

@@ -69,8 +69,9 @@ class Nft(Objective):
     def begin(self, seed: int, iteration: int, steps: int, updates: int) -> None:
         self._apart = updates > 0 and old_decay(self.settings.old, updates) > 0
 
-    def extra_forwards(self, updates: int) -> int:
-        return len(self.sets) - (self.settings.old == "on-policy" and updates == 1)
+    def extra_forwards(self, updates: int) -> float:
+        spared = 1 / updates if self.settings.old == "on-policy" else 0  # before the first update old is current
+        return len(self.sets) - spared
 
     def loss(
         self, policy: Policy, edits: Edits, advantages: torch.Tensor, index: int

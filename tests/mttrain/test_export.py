@@ -11,9 +11,11 @@ from diffusers import FluxKontextPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
+import mteval
 from mteval.editors.flux_kontext import FluxKontext
 from mteval.errors import UsageError
 from mteval.pretrained import fingerprint
+from mteval.store import RunFolder
 from mttrain.export import export, upload
 from mttrain.finish import FINAL, LORA, TRAINED, finish
 from mttrain.trainer import Trainer
@@ -21,6 +23,7 @@ from mttrain.weights import AVERAGE
 from tests.mttrain.runs import small, train
 from tests.tiny_pipelines import SIZE, difference, request, save_kontext
 
+PROTOCOLS = ["free-running", "teacher-forced"]
 REQUESTS = [request(1), request(2, "Remove the blue star.")]
 
 
@@ -112,9 +115,18 @@ def test_the_card_says_what_it_is(lora_run: Trainer, pretrained: Path) -> None:
     assert (folder / "curves.png").exists()
 
 
-def test_the_final_report_compares_before_and_after(lora_run: Trainer) -> None:
+def test_the_final_report_compares_before_and_after(lora_run: Trainer, pretrained: Path) -> None:
     final = lora_run.folder / FINAL
-    assert {path.name for path in final.iterdir()} == {"before", "after", "compare.csv", "report.html"}
+    assert {path.name for path in final.iterdir()} == {"before", "after-step-000003", "compare.csv", "report.html"}
+    images = [sorted((final / name / "images").rglob("*.png")) for name in ("before", "after-step-000003")]
+    assert [path.name for path in images[0]] != [path.name for path in images[1]], "images are named by their bytes"
+    plain = final.parent / "plain"
+    arguments = {"level": "standard", "split": "test"}
+    start = FluxKontext(str(pretrained), steps=3, device="cpu")
+    mteval.evaluate(start, "shapes", benchmark_args=arguments, turns=2, limit=2, protocol=PROTOCOLS, output=plain)
+    runs = RunFolder(final / "before"), RunFolder(plain)
+    made = [{record.key: record.image for record in run.turn_records()} for run in runs]
+    assert made[0] == made[1], "before is the editor that nothing was trained of"
     page = (final / "report.html").read_text()
     assert "<svg" in page or "<img" in page
 

@@ -231,6 +231,30 @@ def test_groups_with_fewer_than_two_left_are_counted(pretrained: Path, tmp_path:
     assert worth.used.sum(axis=(1, 2)).tolist() == [0, 4]
 
 
+def test_in_a_branch_only_the_edit_of_a_failed_judgement_is_left_out(pretrained: Path, tmp_path: Path) -> None:
+    rollout = {"shape": "branch", "scouts": 2, "group_size": 4, "turns": 2}
+    wanted = small(pretrained, tmp_path, max_failed=1.0, rollout=rollout, advantage={"credit": "per-turn"})
+    trainer = Trainer(wanted, tmp_path)
+    values, failed = np.full((2, 4, 2, 1), np.nan), np.zeros((2, 4, 2, 1), bool)
+    values[0, :, :, 0] = np.random.default_rng(0).random((4, 2))
+    values[1, :2, :, 0] = [[1.0, 0.2], [0.5, 0.4]]  # its scouts left no doubt at either turn
+    values[0, 1, 0], failed[0, 1, 0] = np.nan, True
+    judged = Judgements((0, 1), values, failed)
+    worth = trainer._advantages(judged)
+    assert not worth.used[0, 1, 0] and worth.used[0, 1, 1] and worth.used[0].sum() == 7
+    assert trainer._figures(judged, worth)["skipped_groups"] == 0
+    values[1, 0, 0], failed[1, 0, 0] = np.nan, True  # one edit is left of that turn
+    judged = Judgements((0, 1), values, failed)
+    worth = trainer._advantages(judged)
+    assert not worth.used[1, :, 0].any() and trainer._figures(judged, worth)["skipped_groups"] == 1
+
+
+def test_without_rewards_every_edit_is_used(pretrained: Path, tmp_path: Path) -> None:
+    changes = {"rollout": {"shape": "branch"}, "advantage": {"credit": "per-turn"}, "rewards": []}
+    train(small(pretrained, tmp_path, steps=1, objective={"name": "drifted"}, **changes))
+    assert read(tmp_path)[0]["used"] == 1
+
+
 def test_a_reward_of_success_says_what_succeeded(pretrained: Path, tmp_path: Path) -> None:
     rewards = [{"scorer": "tests.mttrain.test_trainer:Marks", "of": "success"}]
     trainer = Trainer(small(pretrained, tmp_path, rewards=rewards), tmp_path)
@@ -397,9 +421,10 @@ def test_a_folder_belongs_to_one_recipe(pretrained: Path, tmp_path: Path) -> Non
         ({"objective": {"name": "nft", "betta": 1}}, "did you mean beta"),
         ({"editor": "identity"}, "no flow-matching editor"),
         ({"objective": {"name": "grpo", "window": 3}}, "a smaller objective.window"),
-        ({"rollout": {"groups": 3}, "optimizer": {"updates": 2}}, "a multiple of 2"),
         ({"eval": {"every": 1}}, "beyond the 2 turns of the validation"),
         ({"eval": {"every": 1, "select": "overal@2"}}, "did you mean overall"),
+        ({"eval": {"every": 1, "select": "overall@0"}}, "counted from 1"),
+        ({"eval": {"every": 1, "select": "exposure_bias@2"}}, "nothing is chosen by 'exposure_bias'"),
         ({"eval": {"every": 1, "select": "overall@2", "protocols": ["teacher-forced"]}}, "eval.protocols"),
     ],
     ids=str,
