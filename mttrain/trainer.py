@@ -334,7 +334,9 @@ class Trainer:
             objective.updated(policy, self.progress.updates)
         if norms:
             objective.ended(policy, self.progress.updates)
-        figures = {name: total / max(count, 1) for name, total in totals.items()}
+        parts = self._all((totals, count))
+        count = max(sum(made for _, made in parts), 1)
+        figures = {name: sum(part.get(name, 0.0) for part, _ in parts) / count for name in totals}
         return {**figures, "gradient_norm": float(np.mean(norms)) if norms else 0.0}
 
     def _indices(self, update: int) -> list[int]:

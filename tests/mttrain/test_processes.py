@@ -12,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from mttrain.logbook import read
 from mttrain.trainer import STATE
 from tests.tiny_pipelines import save_kontext
 
@@ -59,6 +60,9 @@ def test_two_processes_make_the_update_of_one(recipe: Path, tmp_path: Path, chan
     for count, folder in folders.items():
         done = launch(count, recipe, f"output={folder}", *changes)
         assert done.returncode == 0, done.stderr[-3000:]
+    for mine, theirs in zip(*(read(folder) for folder in folders.values()), strict=True):
+        for name in ("loss", "old_distance", "gradient_norm", "used", "spent"):
+            assert theirs[name] == pytest.approx(mine[name], rel=1e-3), f"{name} is of all processes"
     one, two = (load_file(folder / STATE) for folder in folders.values())
     assert one.keys() == two.keys()
     assert done.stdout.count("train 2/2") == 1, "one process speaks"
