@@ -64,6 +64,12 @@ def load(path: Path, weights: WeightSets, optimizers: Optimizers) -> dict[str, s
         return dict(file.metadata())
 
 
+def meta(path: Path) -> dict[str, str]:
+    """The meta data of a saved state, which :func:`load` returns too."""
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata())
+
+
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

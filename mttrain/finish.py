@@ -41,8 +41,8 @@ def _report(trainer: Trainer, folder: Path) -> None:
     from mteval.store import RunFolder, save_table
 
     recipe, policy, iteration = trainer.recipe, trainer.policy, trainer.progress.iteration
-    if (trainer.folder / BEST).exists():
-        iteration = int(checkpoint.load(trainer.folder / BEST, policy.weights, [])["step"])
+    if (trainer.folder / BEST).exists():  # the weights that were exported
+        iteration = int(checkpoint.meta(trainer.folder / BEST)["step"])
     after = f"after-step-{iteration:06d}"  # a run that went on has another one
 
     def test(editor: FlowEditor, name: str) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from mteval.editors.flow import Condition, FlowEditor, Step, euler
 from mteval.errors import UsageError
-from mteval.seeds import seed_of
+from mteval.seeds import seed_of, seeded
 from mttrain.recipe import Adapter
 from mttrain.weights import WeightSets
 
@@ -59,9 +59,7 @@ class Policy:
         config = LoraConfig(
             r=adapter.rank, lora_alpha=adapter.alpha, target_modules=list(targets), init_lora_weights="gaussian"
         )
-        device = self.module.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed_of(seed, "adapter"))
+        with seeded(seed_of(seed, "adapter"), str(self.module.device)):
             self.module.add_adapter(config)
         for parameter in self.trainable().values():
             parameter.data = parameter.data.float()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -265,11 +266,10 @@ def _refuse_unknown(part: type[BaseModel], settings: Mapping[str, Any], prefix: 
     for key, value in settings.items():
         if key not in known:
             raise UsageError(f"{where}unknown key '{prefix}{key}': {nearest(key, known)}")
-        for kind in _models(part.model_fields[key].annotation):
-            several = value if isinstance(value, list | tuple) else [value]
-            for inner in several:
-                if isinstance(inner, Mapping):
-                    _refuse_unknown(kind, inner, f"{prefix}{key}.", where)
+        several = value if isinstance(value, list | tuple) else [value]
+        parts = [inner for inner in several if isinstance(inner, Mapping)]
+        for kind, inner in product(_models(part.model_fields[key].annotation), parts):
+            _refuse_unknown(kind, inner, f"{prefix}{key}.", where)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -83,11 +83,6 @@ class Trainer:
             "benchmark", recipe.sessions.benchmark.name, recipe.sessions.benchmark.args
         )
         self._check()
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-            raise UsageError(
-                "DeepSpeed steps the optimiser itself, once a backward pass, which this loop cannot use: launch with "
-                "the ddp.yaml or fsdp2.yaml of mttrain/launch"
-            )
         refuse_other(folder, recipe.identity())
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # unsaid, processes on a CPU would not find each other
@@ -140,6 +135,11 @@ class Trainer:
 
     def _check(self) -> None:
         recipe = self.recipe
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+            raise UsageError(
+                "DeepSpeed steps the optimiser itself, once a backward pass, which this loop cannot use: launch with "
+                "the ddp.yaml or fsdp2.yaml of mttrain/launch"
+            )
         if recipe.eval.every:
             turns = recipe.eval.turns or recipe.rollout.turns
             validation.check(recipe.eval.select, turns, recipe.eval.protocols)
@@ -369,8 +369,6 @@ class Trainer:
 
     def _gather(self, judged: Judgements) -> Judgements:
         """The judgements of all processes, in the order of the groups."""
-        if self.accelerator.num_processes == 1:
-            return judged
         parts = self._all(judged)
         order = np.argsort([index for part in parts for index in part.indices])
         states = parts[0].states

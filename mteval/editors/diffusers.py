@@ -8,8 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +22,7 @@ from mteval.editors.flow_pipeline import asked_size, whole_tokens
 from mteval.editors.flux2 import count_klein_tokens, within_a_megapixel
 from mteval.editors.loading import Loading
 from mteval.errors import UsageError
+from mteval.seeds import seeded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -208,7 +208,8 @@ class DiffusersEditor:
         began = time.perf_counter()
         asked = self.call_arguments(request)
         generator = torch.Generator().manual_seed(request.seed)
-        with torch.inference_mode(), _seeded(request.seed, self._device):
+        # Some pipelines sample the image's latents without the generator they are given.
+        with torch.inference_mode(), seeded(request.seed, self._device):
             made = self.pipe(**asked, generator=generator)
         latency = time.perf_counter() - began
         if any(getattr(made, "nsfw_content_detected", None) or ()):
@@ -237,17 +238,6 @@ class DiffusersEditor:
     def _prompt(self, instruction: str) -> str:
         template: str = self._call["template"]
         return template.replace("{}", instruction)
-
-
-@contextmanager
-def _seeded(seed: int, device: str) -> Iterator[None]:
-    """Inside, what a pipeline draws without its generator comes from ``seed`` too (some sample the image's latents)."""
-    import torch
-
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices, device_type="cuda"):
-        torch.manual_seed(seed)
-        yield
 
 
 def _first(made: Any) -> Image:

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from safetensors.torch import load_file
@@ -32,6 +32,25 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_kontext(tmp_path_factory.mktemp("kontext"))
 
 
+class Undisturbed(NamedTuple):
+    """A run that nothing disturbed: its changes, its folder, and how many seconds it took once all was loaded."""
+
+    changes: dict[str, Any]
+    folder: Path
+    took: float
+
+
+@pytest.fixture(scope="module", params=[CHANGES, LORA], ids=["nft", "grpo-lora"])
+def undisturbed(
+    request: pytest.FixtureRequest, pretrained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Undisturbed:
+    changes, folder = request.param, tmp_path_factory.mktemp("undisturbed")
+    train(small(pretrained, tmp_path_factory.mktemp("first"), **{**changes, "steps": 1}))
+    started = time.monotonic()
+    train(small(pretrained, folder, **changes))
+    return Undisturbed(changes, folder, time.monotonic() - started)
+
+
 def killed_after(seconds: float, wanted: Recipe) -> bool:
     """Run in a process of its own and kill it after ``seconds``; False if it ended by itself before."""
     child = os.fork()
@@ -46,20 +65,16 @@ def killed_after(seconds: float, wanted: Recipe) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("changes", [CHANGES, LORA], ids=["nft", "grpo-lora"])
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_resumed_is_undisturbed(
-    pretrained: Path, tmp_path: Path, changes: dict[str, Any], seed: int
+    pretrained: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int
 ) -> None:
-    train(small(pretrained, tmp_path / "first", **{**changes, "steps": 1}))  # loads what only the first run loads
-    started = time.monotonic()
-    undisturbed = train(small(pretrained, tmp_path / "undisturbed", **changes))
-    took = time.monotonic() - started
-    wanted = small(pretrained, tmp_path / "killed", **changes)
+    changes, folder, took = undisturbed
+    wanted = small(pretrained, tmp_path, **changes)
     rng = Random(seed)
     kills = sum(killed_after(rng.uniform(0.2, 0.6) * took, wanted) for _ in range(3))
-    while not (wanted.output / STATE).exists():  # or the last run would only start afresh
+    while not (tmp_path / STATE).exists():  # or the last run would only start afresh
         killed_after(0.6 * took, wanted)
     assert kills, "at least one of them struck"
     train(wanted)
-    assert same(load_file(undisturbed.folder / STATE), load_file(wanted.output / STATE))
+    assert same(load_file(folder / STATE), load_file(tmp_path / STATE))
